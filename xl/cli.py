@@ -1,0 +1,135 @@
+"""The `xl` command."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from xl.errors import UserError
+
+app = typer.Typer(
+    help="From multilingual web pages to cross-lingual instruction data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as pages.from=data/*.parquet. Repeatable."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many pages per language.")]
+NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray may use; by default all.")]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME, after the recipe.")] = None,
+    set_: Overrides = None,
+    limit: Limit = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this run alone.")] = None,
+    num_cpus: NumCpus = None,
+) -> None:
+    """Run a recipe, or continue it: the same command again goes on where the last one stopped."""
+    from xl.runs import Options, run_recipe
+    from xl.summary import print_result
+
+    out = out or Path("runs") / recipe.stem
+    options = Options(limit, redo, fresh, retry_failed, address, num_cpus)
+    did_something = run_recipe(_load(recipe, set_), out, options, console)
+    if not did_something:
+        console.print(f"{out} is finished and nothing has changed since: nothing to do. See {out / 'report.html'}", highlight=False)
+        return
+    print_result(out, console)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    out: Annotated[Path | None, typer.Option(help="The run's folder, if it has begun.")] = None,
+    set_: Overrides = None,
+    limit: Limit = None,
+) -> None:
+    """Say what a run would do: stages, pages, asks and disk. Starts nothing."""
+    from xl.summary import print_plan
+
+    print_plan(_load(recipe, set_), out or Path("runs") / recipe.stem, limit, console)
+
+
+@app.command()
+def status(run: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the ledger: what became of every row, per stage and language."""
+    from xl.folder import open_run
+    from xl.summary import ledgers, print_ledger
+
+    folder = open_run(run)
+    if as_json:
+        print(
+            json.dumps({name: {lang: entry.to_json() for lang, entry in rows.items()} for name, rows in ledgers(folder).items()}, indent=1)
+        )
+    else:
+        print_ledger(folder, console)
+
+
+@app.command()
+def trace(run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="A row's id, or its first digits.")]) -> None:
+    """Tell one row's life, from page to pair."""
+    from xl.folder import open_run
+    from xl.summary import print_trace
+
+    print_trace(open_run(run), id, console)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write the report of a finished run again."""
+    from xl.folder import open_run
+    from xl.summary import write_report
+
+    console.print(f"wrote {write_report(open_run(run))}", highlight=False)
+
+
+@app.command()
+def clean(run: RunPath) -> None:
+    """Free what a finished run no longer needs: the rows of stages that the dataset was made from. The ledger stays."""
+    from xl.folder import open_run
+    from xl.summary import clean_run
+
+    console.print(f"freed {clean_run(open_run(run)) / 1e6:,.1f} MB", highlight=False)
+
+
+def _load(recipe: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+    from xl.recipe import load_recipe, parse_override
+
+    return load_recipe(recipe, dict(parse_override(text) for text in overrides or ()))
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2, an interruption is 130."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        print(f"xl: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("xl: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno == 28:
+            print("xl: the disk is full; free some space and run the same command again: it goes on where it was", file=sys.stderr)
+            sys.exit(2)
+        raise
+
+
+if __name__ == "__main__":
+    main()

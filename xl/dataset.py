@@ -1,0 +1,113 @@
+"""The dataset: accepted pairs as Parquet and JSON Lines in chat format, with where each came from.
+
+Written aside and put in place by one rename. `datasets.load_dataset("parquet", data_dir=…)` and TRL's trainers read it as it is.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xl.recipe import Recipe
+from xl.records import Row
+from xl.store import StageStore
+
+DATASET_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("instruction", pa.string()),
+        ("response", pa.string()),
+        ("lang", pa.string()),
+        ("language", pa.string()),
+        ("method", pa.string()),
+        ("source", pa.string()),
+        ("url", pa.string()),
+        ("topic", pa.string()),
+        ("margin", pa.float64()),
+        ("rating", pa.float64()),
+        ("writer", pa.string()),
+        ("rater", pa.string()),
+    ]
+)
+
+FIELDS = [
+    ("id", "the page's id: a hash of its source, its URL and its text"),
+    ("messages", "the pair as a chat: the user's English instruction with the request for the language, the assistant's answer"),
+    ("instruction", "the English instruction, without the request for the language"),
+    ("response", "the page's text: what a person wrote"),
+    ("lang", "ISO 639 code of the response's language"),
+    ("language", "the language's English name"),
+    ("method", "the method that made the pair"),
+    ("source", "name of the pages' source"),
+    ("url", "where the page was found"),
+    ("topic", "verb and object of the instruction"),
+    ("margin", "likelihood margin in nats per token: how much the instruction raises the text's likelihood over other pages' instructions"),
+    ("rating", "expected level of the prompted rater, 0 (bad) to 2 (good)"),
+    ("writer", "model that wrote the instruction"),
+    ("rater", "model that rated the pair"),
+]
+
+_ROWS_PER_FILE = 100_000
+_CHUNK_ROWS = 1_000
+
+
+def pair_of(row: Row, recipe: Recipe) -> Row:
+    """A row of the last stage as a row of the dataset."""
+    prompt = f"{row['instruction']} Answer in {row['language']}."
+    return {
+        **{name: row.get(name) for name in DATASET_SCHEMA.names},
+        "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["text"]}],
+        "response": row["text"],
+        "method": recipe.method,
+        "writer": recipe.model_for("writer").model,
+        "rater": recipe.model_for("rater").model,
+    }
+
+
+def kept_rows(store: StageStore, shards: Iterable[str]) -> Iterator[Row]:
+    """All rows that a stage kept, shard by shard."""
+    for shard in shards:
+        for row, _ in store.kept(shard):
+            yield row
+
+
+def export(store: StageStore, shards: list[str], recipe: Recipe, folder: Path, card: str) -> int:
+    """Write the dataset folder; returns the number of pairs."""
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    num_pairs = num_files = 0
+    writer: pq.ParquetWriter | None = None
+    with open(aside / "train.jsonl", "w", encoding="utf-8") as lines:
+        for chunk in _chunks(pair_of(row, recipe) for row in kept_rows(store, shards)):
+            if writer is None:
+                writer = pq.ParquetWriter(aside / f"train-{num_files:05d}.parquet", DATASET_SCHEMA, compression="zstd")
+                num_files += 1
+            writer.write_table(pa.Table.from_pylist(chunk, schema=DATASET_SCHEMA))
+            lines.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in chunk)
+            num_pairs += len(chunk)
+            if num_pairs >= num_files * _ROWS_PER_FILE:
+                writer.close()
+                writer = None
+    if writer is not None:
+        writer.close()
+    (aside / "README.md").write_text(card, "utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return num_pairs
+
+
+def _chunks(pairs: Iterator[Row]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[Row] = []
+    for pair in pairs:
+        chunk.append(pair)
+        if len(chunk) == _CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

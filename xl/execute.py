@@ -1,0 +1,253 @@
+"""Run stages on Ray: Ray Data streams the rows and schedules the work, our stores commit it."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from xl.errors import UserError, require
+from xl.progress import StageProgress
+from xl.records import FATE_SCHEMA, Row, Status
+from xl.stage import WholeStage
+from xl.ask import Drop
+from xl.store import Incomplete, InputShard, StageStore
+from xl.worker import FromManifest, FromStage, Plan, RowWorker, read_pending
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""No usage report of Ray, vLLM or the hub client leaves the machine, and logs stay short. The user's own settings win."""
+
+MAX_ROUNDS = 3
+"""How often a pass is tried again for shards that lost rows to dying workers before it gives up."""
+
+CPU_TASK_ROWS = 256
+ENGINE_TASK_ROWS = 16
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[Any]:
+    """A Ray of this run's own, or a connection to the cluster at `address`.
+
+    A private Ray has no dashboard, listens on this machine only and ends with the run, so that runs side by side do not meet.
+    """
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    ray = require("ray", "cpu")
+    require("ray.data", "cpu")
+    import logging
+
+    local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
+    ray.init(
+        address=address or "local",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=True,
+        runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
+        **({} if address else local),
+    )
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def parallel(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    """Call a function for each tuple of arguments in Ray tasks; results come in order, a bounded number under way."""
+    import ray
+
+    task = ray.remote(function)
+    window = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting: list[Any] = []
+    for arguments_of_one in arguments:
+        waiting.append(task.remote(*arguments_of_one))
+        if len(waiting) >= window:
+            yield _get(waiting.pop(0))
+    for reference in waiting:
+        yield _get(reference)
+
+
+def _get(reference: Any) -> Any:
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise _cause(error) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's mistake at the bottom of Ray's wrapping, or the error itself."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            # Ray wraps an exception into one of the same type whose text is a whole traceback: keep the message alone.
+            return type(getattr(seen, "cause", None) or seen)(*(getattr(seen, "cause", None) or seen).args)
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error
+
+
+def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> None:
+    """Do the rows of these shards that are still to be done, and seal the shards.
+
+    Raises:
+        UserError: the engine cannot work, or the disk is full.
+        Incomplete: rows stay missing after several rounds, which no user can cause.
+    """
+    for _ in range(MAX_ROUNDS):
+        left = [shard for shard in shards if not plan.stores.is_done(shard) or (plan.retry_failed and plan.stores.num_failed(shard))]
+        if not left:
+            return
+        try:
+            _run_round(plan, source, left, progress)
+        except Exception as error:
+            raise _explained(_cause(error)) from error
+        if plan.retry_failed:
+            return
+    raise Incomplete(f"{len(left)} shards are still open after {MAX_ROUNDS} rounds; the first is {left[0].name}")
+
+
+def _explained(error: BaseException) -> BaseException:
+    if "No space left on device" in str(error):
+        return UserError("the disk is full; free some space and run the same command again: it goes on where it was")
+    return error
+
+
+def _run_round(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> None:
+    import ray
+
+    expected = {shard.name: shard for shard in shards}
+    done: Counter[str] = Counter()
+    sealing: list[Any] = []
+    seal = ray.remote(_seal).options(num_cpus=0)
+    plan_reference = ray.put(plan)
+    for shard in shards:
+        if shard.num_rows == 0:
+            sealing.append(seal.remote(plan_reference, shard))
+    for ack in _acknowledgements(plan, plan_reference, source, [shard for shard in shards if shard.num_rows]):
+        counts = {status.value: ack[status.value] or 0 for status in Status}
+        progress.advance(ack["done"], **counts, output_tokens=ack["output_tokens"] or 0)
+        done[ack["shard"]] += ack["done"]
+        if done[ack["shard"]] == expected[ack["shard"]].num_rows:
+            sealing.append(seal.remote(plan_reference, expected[ack["shard"]]))
+        if len(sealing) > 8:
+            ready, sealing = ray.wait(sealing, num_returns=1)
+            ray.get(ready)
+    ray.get(sealing)
+
+
+def _seal(plan: Plan, shard: InputShard) -> None:
+    try:
+        plan.stores.seal(shard, plan.attempt)
+    except Incomplete:
+        # A worker died between its commit and its word to the driver; the next round does what is missing.
+        return
+
+
+def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | FromStage, shards: list[InputShard]) -> Iterator[Row]:
+    import ray
+
+    if not shards:
+        return
+    tasks = source.tasks(shards)
+    items = [{"shards": ray.cloudpickle.dumps(group), "source": ray.cloudpickle.dumps(source.alone(group))} for group in tasks]
+    rows_per_task = CPU_TASK_ROWS if plan.model is None else ENGINE_TASK_ROWS
+    data = ray.data.from_items(items, override_num_blocks=len(items))
+    data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", num_cpus=0)
+    data = data.repartition(target_num_rows_per_block=rows_per_task)
+    data = data.map_batches(RowWorker, fn_constructor_args=(plan,), batch_size=None, batch_format="pyarrow", **_workers(plan))
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from batch.to_pylist()
+
+
+def _workers(plan: Plan) -> dict[str, Any]:
+    """How many workers, and how many tables of rows each has under way."""
+    import ray
+
+    if plan.model is None:
+        num_workers = max(1, int(ray.available_resources().get("CPU", 1)))
+        return {"num_cpus": 1, "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, max_tasks_in_flight_per_actor=2)}
+    concurrency = num_calls(plan)
+    low, high = (1, 1) if plan.model.engine == "openai" else plan.model.replicas
+    pool = ray.data.ActorPoolStrategy(
+        min_size=low, max_size=high, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
+    )
+    return {"num_cpus": 0, "compute": pool}
+
+
+def num_calls(plan: Plan) -> int:
+    """Tables of rows that a worker walks at once: twice what its engine can batch, so that the engine never waits for rows."""
+    assert plan.model is not None
+    wide = plan.model.concurrency if plan.model.engine == "openai" else plan.model.max_num_seqs
+    return max(2, -(-2 * wide // ENGINE_TASK_ROWS))
+
+
+def max_rows_redone(plan: Plan) -> int:
+    """What a kill can cost: rows under way at all workers."""
+    if plan.model is None:
+        return CPU_TASK_ROWS * 2 * (os.cpu_count() or 1)
+    return plan.model.replicas[1] * (num_calls(plan) + 2) * ENGINE_TASK_ROWS
+
+
+def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:
+    import ray
+
+    plan: Plan = ray.get(plan_reference) if isinstance(plan_reference, ray.ObjectRef) else plan_reference
+    for item in batch.to_pylist():
+        shards, source = ray.cloudpickle.loads(item["shards"]), ray.cloudpickle.loads(item["source"])
+        yield from read_pending(plan, source, shards)
+
+
+def run_whole(
+    stage: WholeStage, store: StageStore, before: StageStore, shards: list[InputShard], schema: pa.Schema, progress: StageProgress
+) -> None:
+    """Survey all rows in one task, then decide about them shard by shard, side by side."""
+    import ray
+
+    names = [shard.name for shard in shards]
+    state = ray.remote(_survey).remote(stage, before, names)
+    for ledger in parallel(_decide, ((stage, store, before, shard, schema, state) for shard in shards)):
+        progress.advance(sum(ledger.values()), **ledger)
+
+
+def _survey(stage: WholeStage, before: StageStore, names: list[str]) -> Any:
+    def tables() -> Iterator[pa.Table]:
+        for name in names:
+            table = before.read(name, [*stage.needs, "status"])
+            yield table.filter(pa.compute.equal(table["status"], Status.KEPT.value)).drop_columns("status")
+
+    return stage.survey(tables())
+
+
+def _decide(stage: WholeStage, store: StageStore, before: StageStore, shard: InputShard, schema: pa.Schema, state: Any) -> dict[str, int]:
+    rows: list[Row] = []
+    counts = {status.value: 0 for status in Status}
+    for row, digest in before.kept(shard.name):
+        answer = stage.decide(state, row)
+        dropped = isinstance(answer, Drop)
+        status = Status.DROPPED if dropped else Status.KEPT
+        columns = {} if answer is None or isinstance(answer, Drop) else dict(answer)
+        reason = answer.reason if isinstance(answer, Drop) else None
+        rows.append({**row, **columns, "status": status.value, "reason": reason, "_input": digest, "_usage": []})
+        counts[status.value] += 1
+    store.write(shard.name, shard.digest, rows, schema)
+    return counts
+
+
+assert FATE_SCHEMA.names[0] == "status"

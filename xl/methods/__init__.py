@@ -1,0 +1,1 @@
+"""Methods: each a list of stages that reads like its paper."""

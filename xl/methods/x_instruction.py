@@ -1,0 +1,72 @@
+"""X-Instruction (Li et al., 2024, arXiv 2405.19744): web text is the response, a model writes the English instruction it answers."""
+
+import pyarrow as pa
+
+from xl.ask import Columns
+from xl.engines.models import ResolvedModel
+from xl.pages.duplicates import drop_duplicates
+from xl.pages.language import LANGUAGE_NAMES
+from xl.pages.quality import page_filters
+from xl.pairs.contrasts import draw_contrasts
+from xl.pairs.mix import choose_pairs
+from xl.pairs.rate import keep_margin, keep_rating, likelihood_margin, rate_pair
+from xl.pairs.reverse import keep_instruction, reverse_instruction
+from xl.pairs.topics import topic
+from xl.recipe import Recipe, semantic
+from xl.records import Row
+from xl.stage import RowStage, Stage
+
+_PAGE_COLUMNS = pa.schema(
+    [
+        ("text", pa.string()),
+        ("language", pa.string()),
+        ("num_chars", pa.int64()),
+        ("num_trimmed_lines", pa.int64()),
+        ("language_score", pa.float64()),
+        ("text_hash", pa.string()),
+    ]
+)
+_MARGIN_COLUMNS = pa.schema([("margin", pa.float64()), ("rank", pa.int64()), ("own_logprob", pa.float64())])
+_RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.string())])
+_THRESHOLDS = ("min_margin", "max_rank", "min_rating")
+
+
+def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
+    """The method's stages; `models` are the recipe's models by role, found."""
+    rating = semantic(recipe.rating)
+    thresholds = {key: rating.pop(key) for key in _THRESHOLDS if key in rating}
+    pair_settings = semantic(recipe.pairs)
+    quota = {key: pair_settings.pop(key) for key in ("per_language", "max_topic_ratio")}
+    writer = {"model": semantic(recipe.model_for("writer")) | {"digest": models["writer"].digest}, "seed": recipe.seed}
+    rater = {"model": semantic(recipe.model_for("rater")) | {"digest": models["rater"].digest}, "seed": recipe.seed}
+    reverse = reverse_instruction(recipe.pairs)
+    plan: list[Stage] = [
+        RowStage("pages", (*page_filters(recipe.quality), _name_language), _PAGE_COLUMNS, semantic(recipe.quality)),
+        drop_duplicates(),
+        RowStage(
+            "pairs",
+            (reverse, keep_instruction(recipe.pairs)),
+            pa.schema([("instruction", pa.string())]),
+            {"pairs": pair_settings, "prompts": [reverse.prompt.chat, reverse.prompt.base], **writer},
+            model="writer",
+        ),
+    ]
+    same_engine = recipe.model_for("rater") == recipe.model_for("writer")
+    if recipe.rating.rater == "likelihood":
+        plan.append(draw_contrasts(recipe.rating.num_contrasts, recipe.seed))
+        rate, columns, keep = likelihood_margin(recipe.rating), _MARGIN_COLUMNS, keep_margin(recipe.rating)
+    else:
+        rate, columns, keep = rate_pair(recipe.rating), _RATING_COLUMNS, keep_rating(recipe.rating)
+    plan.append(RowStage("rated", (rate,), columns, {"rating": rating, **rater}, model="writer" if same_engine else "rater"))
+    # The thresholds stand in a stage of their own: to try others costs no call to the rater.
+    plan.append(RowStage("accepted", (keep, _add_topic), pa.schema([("topic", pa.string())]), {"rating": thresholds}))
+    plan.append(choose_pairs(quota["per_language"], quota["max_topic_ratio"], recipe.seed))
+    return plan
+
+
+def _name_language(row: Row) -> Columns:
+    return {"language": LANGUAGE_NAMES[row["lang"]]}
+
+
+def _add_topic(row: Row) -> Columns:
+    return {"topic": topic(row["instruction"])}

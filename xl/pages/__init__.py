@@ -1,0 +1,1 @@
+"""Pages: read them, name them, and keep those worth answering."""

@@ -1,0 +1,91 @@
+"""Progress on the terminal: per stage rows, rows/s, tokens/s and the time left. A bar where someone watches, lines in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+LOG_INTERVAL_SECONDS = 10.0
+
+
+def left(seconds: float) -> str:
+    """A duration as a person says it: `8 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class _Rates(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields.get("rates", ""), style="cyan")
+
+
+class StageProgress:
+    """One stage's progress. Use as a context manager; call `advance` as rows are committed."""
+
+    def __init__(self, console: Console, name: str, num_rows: int) -> None:
+        self._console, self._name, self._num_rows = console, name, num_rows
+        self._num_done = self._num_new = self._num_tokens = 0
+        self._outcomes = {"kept": 0, "dropped": 0, "failed": 0}
+        self._started = self._logged = time.monotonic()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                _Rates(),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._task = self._bar.add_task(name, total=num_rows)
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        else:
+            self._console.print(f"{self._name}: {self._num_rows:,} rows", highlight=False)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+        if kind is None:
+            self._console.print(f"{self._name}: {self._line()} in {left(time.monotonic() - self._started)}", highlight=False)
+
+    def advance(self, num_rows: int, kept: int = 0, dropped: int = 0, failed: int = 0, output_tokens: int = 0) -> None:
+        """Count committed rows. Rows of an earlier attempt have no outcome here and do not count as speed."""
+        self._num_done += num_rows
+        self._num_new += kept + dropped + failed
+        self._num_tokens += output_tokens
+        for outcome, count in (("kept", kept), ("dropped", dropped), ("failed", failed)):
+            self._outcomes[outcome] += count
+        now = time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, completed=self._num_done, rates=self._rates(now))
+        elif now - self._logged >= LOG_INTERVAL_SECONDS:
+            self._logged = now
+            self._console.print(f"{self._name}: {self._line()}; {self._rates(now)}", highlight=False)
+            sys.stdout.flush()
+
+    def _line(self) -> str:
+        parts = [f"{count:,} {outcome}" for outcome, count in self._outcomes.items() if count]
+        earlier = self._num_done - self._num_new
+        if earlier:
+            parts.append(f"{earlier:,} from before")
+        return f"{self._num_done:,}/{self._num_rows:,} rows ({', '.join(parts) or 'none'})"
+
+    def _rates(self, now: float) -> str:
+        seconds = max(1e-6, now - self._started)
+        rate = self._num_new / seconds
+        tokens = f", {self._num_tokens / seconds:,.0f} tokens/s" if self._num_tokens else ""
+        rest = f", {left((self._num_rows - self._num_done) / rate)} left" if rate else ""
+        return f"{rate:,.1f} rows/s{tokens}{rest}"

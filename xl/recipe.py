@@ -1,0 +1,227 @@
+"""The recipe: the YAML that chooses a method, its models, languages, sizes and seed.
+
+Every key is checked before anything starts, and a key that nothing reads is an error. Keys that cannot change a row (how many
+replicas, which GPU, how long to wait) are marked `Execution` and never count when it is decided whether a run may go on.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from xl.errors import UserError
+from xl.pages.language import LANGUAGE_NAMES, canonical_language
+from xl.pages.quality import Quality
+from xl.pages.read import Pages
+from xl.pairs.rate import Rating
+from xl.pairs.reverse import Reverse
+
+
+class _Execution:
+    """Marks a key that cannot change a row."""
+
+
+EXECUTION = _Execution()
+
+
+class Strict(BaseModel):
+    """A part of the recipe: frozen, and without room for unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Model(Strict):
+    """A model and the engine that runs it."""
+
+    model: str
+    """Hub id, local folder, `packaged/NAME`, or the name that an endpoint knows it by."""
+    engine: Literal["vllm", "openai", "scripted"] = "vllm"
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    chat: bool | None = None
+    """Whether the model takes chat messages; by default it does if its tokenizer has a chat template."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_model_len: int = Field(4096, gt=0)
+    """Longest prompt and answer together, in tokens."""
+    gpus: Annotated[float, EXECUTION] = Field(0, ge=0)
+    """GPUs of one replica; 0 runs on CPU."""
+    cpus: Annotated[float, EXECUTION] = Field(1, gt=0)
+    replicas: Annotated[tuple[int, int], EXECUTION] = (1, 1)
+    """Fewest and most copies of the engine."""
+    tensor_parallel: Annotated[int, EXECUTION] = Field(1, gt=0)
+    max_num_seqs: Annotated[int, EXECUTION] = Field(64, gt=0)
+    """Sequences that one replica works on at once."""
+    gpu_memory_utilization: Annotated[float, EXECUTION] = Field(0.9, gt=0, le=1)
+    kv_cache_gib: Annotated[float, EXECUTION] = Field(1, gt=0)
+    """Size of the key-value cache on CPU, in GiB."""
+    url: Annotated[str | None, EXECUTION] = None
+    """Base URL of an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1."""
+    api_key_env: Annotated[str, EXECUTION] = "OPENAI_API_KEY"
+    """Environment variable that holds the endpoint's key."""
+    concurrency: Annotated[int, EXECUTION] = Field(64, gt=0)
+    """Requests under way at an endpoint at once."""
+    requests_per_minute: Annotated[int | None, EXECUTION] = None
+    tokens_per_minute: Annotated[int | None, EXECUTION] = None
+    timeout_seconds: Annotated[float, EXECUTION] = Field(120, gt=0)
+    max_attempts: Annotated[int, EXECUTION] = Field(8, gt=0)
+    delay_seconds: Annotated[float, EXECUTION] = Field(0, ge=0)
+    """Scripted engine: how long an answer takes."""
+
+    @field_validator("replicas", mode="before")
+    @classmethod
+    def _fixed_or_range(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Model":
+        low, high = self.replicas
+        if not 1 <= low <= high:
+            raise ValueError(f"replicas: [{low}, {high}] is not a range of at least one")
+        if self.engine == "openai" and not self.url:
+            raise ValueError("engine: openai needs the endpoint's `url`, such as http://127.0.0.1:8000/v1")
+        if self.engine != "openai" and self.url:
+            raise ValueError(f"`url` belongs to engine: openai, not to engine: {self.engine}")
+        if self.tensor_parallel > 1 and self.gpus not in (0, self.tensor_parallel):
+            raise ValueError(f"tensor_parallel: {self.tensor_parallel} needs gpus: {self.tensor_parallel}, not {self.gpus:g}")
+        return self
+
+
+class Models(Strict):
+    """The models by what they do."""
+
+    writer: Model
+    """Writes the instruction that a page answers."""
+    rater: Model | None = None
+    """Rates the pairs; by default the writer."""
+
+
+class Pairs(Reverse):
+    """How instructions are written, and how many pairs are wanted."""
+
+    per_language: int | None = Field(None, gt=0)
+    """Most pairs in the dataset per language; null keeps all."""
+    max_topic_ratio: float = Field(0.1, gt=0, le=1)
+    """Largest share of a language's pairs that one topic (verb and object) may have."""
+
+
+class Recipe(Strict):
+    """A checked recipe."""
+
+    method: Literal["x_instruction"]
+    languages: tuple[str, ...] = Field(min_length=1)
+    pages: Pages
+    models: Models
+    quality: Quality = Quality()
+    pairs: Pairs = Pairs()
+    rating: Rating = Rating()
+    seed: int = 0
+
+    @field_validator("languages", mode="before")
+    @classmethod
+    def _known_languages(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise ValueError("a list of language codes is wanted, such as [de, sw, th]")
+        # YAML 1.1 reads a bare `no` as false; here it can only mean Norwegian.
+        return tuple(dict.fromkeys(_language("no" if code is False else str(code)) for code in value))
+
+    def model_for(self, role: Literal["writer", "rater"]) -> Model:
+        """The model that plays a role."""
+        return self.models.writer if role == "writer" or self.models.rater is None else self.models.rater
+
+
+def _language(code: str) -> str:
+    known = canonical_language(code)
+    if known is None:
+        near = difflib.get_close_matches(code, LANGUAGE_NAMES, 3) or [
+            k for k, name in LANGUAGE_NAMES.items() if name.lower() == code.lower()
+        ]
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; use ISO 639 codes such as de, sw, th"
+        raise ValueError(f"unknown language {code!r}{hint}")
+    return known
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read and check a recipe; `overrides` maps dotted keys (`pages.from`) to values.
+
+    Relative paths under `pages.from` and model folders start from the current directory.
+
+    Raises:
+        UserError: one line that names the file, the key and the remedy.
+    """
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no recipe {str(path)!r}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, not {type(data).__name__}")
+    for key, value in (overrides or {}).items():
+        _set(data, key, value)
+    return check_recipe(data, str(path))
+
+
+def check_recipe(data: Mapping[str, Any], name: str) -> Recipe:
+    """A recipe from its parsed YAML. Raises UserError."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{name}: {_explain(error)}") from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`a.b=c` from the command line; the value is read as YAML. Raises UserError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text!r}: write it as key.subkey=value")
+    try:
+        return key.strip(), yaml.safe_load(value) if value else None
+    except yaml.YAMLError:
+        return key.strip(), value
+
+
+def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if not isinstance(data.setdefault(parent, {}), dict):
+            raise UserError(f"--set {dotted}: {parent!r} is a plain value in the recipe, it has no key below it")
+        data = data[parent]
+    data[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's first complaint in one line, with the dotted key."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    where = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), 1)
+        return f"unknown key `{where}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    if first["type"] == "missing":
+        return f"`{where}` is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    more = len(error.errors()) - 1
+    return f"`{where}`: {message}" + (f" (and {more} more)" if more else "")
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    model: Any = Recipe
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation if parent in getattr(model, "model_fields", {}) else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def semantic(settings: BaseModel) -> dict[str, Any]:
+    """The settings that can change a row: everything but the keys marked as execution."""
+    result: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        if EXECUTION in field.metadata:
+            continue
+        value = getattr(settings, name)
+        result[field.alias or name] = semantic(value) if isinstance(value, BaseModel) else value
+    return result

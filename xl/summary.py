@@ -1,0 +1,289 @@
+"""What a run folder says: its ledger, a row's life, the plan, the card and the report."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from xl import dataset
+from xl.errors import UserError
+from xl.folder import RunFolder, free_bytes, open_run
+from xl.pages.language import LANGUAGE_NAMES
+from xl.pages.read import list_files
+from xl.recipe import Recipe, check_recipe
+from xl.records import FATE_SCHEMA, Row, Status
+from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
+from xl.stage import RowStage
+from xl.store import Ledger, StageStore, read_json
+
+EXAMPLES_PER_LANGUAGE = 20
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """The recipe that the run was last given."""
+    return check_recipe(run.info["recipe"], str(run.root / "run.json"))
+
+
+def shard_names(run: RunFolder) -> list[str]:
+    """The run's shards, in the order of its input; empty before the input is planned."""
+    planned = read_json(run.manifest / "manifest.json") or {"shards": []}
+    return [shard["name"] for entry in planned["shards"] for shard in entry]
+
+
+def ledgers(run: RunFolder) -> dict[str, dict[str, Ledger]]:
+    """Per stage and language what became of the rows, as far as the run has got."""
+    names = shard_names(run)
+    return {stage: dict(sorted(run.store(stage).ledger(names).items())) for stage in run.info["stages"]}
+
+
+def print_ledger(run: RunFolder, console: Console) -> None:
+    """The ledger as a table: kept rows per stage and language, and why the others went."""
+    every = ledgers(run)
+    languages = sorted({lang for rows in every.values() for lang in rows})
+    table = Table(title=f"{run.root}: rows kept by each stage", title_justify="left", header_style="bold")
+    table.add_column("stage")
+    for heading in ("in", "kept", "dropped", "failed", *languages):
+        table.add_column(heading, justify="right")
+    for stage, rows in every.items():
+        total = Ledger()
+        for entry in rows.values():
+            total.merge(entry)
+        per_language = [f"{rows[lang].kept:,}" if lang in rows else "–" for lang in languages]
+        table.add_row(stage, *(f"{n:,}" for n in (total.num_in, total.kept, total.dropped.total(), total.failed.total())), *per_language)
+    console.print(table)
+    for stage, rows in every.items():
+        reasons = sum((entry.dropped + entry.failed for entry in rows.values()), Counter[str]())
+        if reasons:
+            console.print(f"{stage}: " + ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common()), highlight=False)
+
+
+def print_result(out: Path, console: Console) -> None:
+    """The end of a run: ledger, three pairs, and where the results are."""
+    run = open_run(out)
+    print_ledger(run, console)
+    for pair in sample_pairs(run, 1, seed=recipe_of(run).seed)[:3]:
+        head = pair["text"].replace("\n", " ")[:160]
+        console.print(f"\n[bold]{pair['language']}[/bold]  {pair['instruction']}", highlight=False)
+        console.print(f"  {head}…", style="dim", highlight=False, markup=False)
+    console.print(f"\ndataset: {run.dataset}\nreport:  {run.report}", highlight=False)
+
+
+def sample_pairs(run: RunFolder, per_language: int, seed: int) -> list[Row]:
+    """Random pairs of the dataset, at most so many per language, best spread over the languages."""
+    chosen: dict[str, list[tuple[float, Row]]] = {}
+    draw = random.Random(seed)
+    for row in dataset.kept_rows(run.store(run.info["stages"][-1]), shard_names(run)):
+        rows = chosen.setdefault(row["lang"], [])
+        rows.append((draw.random(), row))
+        rows.sort(key=lambda entry: entry[0])
+        del rows[per_language:]
+    return [row for lang in sorted(chosen) for _, row in chosen[lang]]
+
+
+def rows_with_id(store: StageStore, names: list[str], prefix: str) -> Iterator[Row]:
+    """The rows of a stage whose id begins with `prefix`."""
+    for name in names:
+        if store.path(name).exists():
+            table = pq.read_table(store.path(name), filters=pc.starts_with(pc.field("id"), prefix))
+            yield from table.to_pylist()
+
+
+def print_trace(run: RunFolder, prefix: str, console: Console) -> None:
+    """One row's life, stage by stage, with what each stage added. Raises UserError when no row has that id."""
+    names, known, found = shard_names(run), set[str](), False
+    for stage in run.info["stages"]:
+        rows = list(rows_with_id(run.store(stage), names, prefix))
+        if len({row["id"] for row in rows}) > 1:
+            raise UserError(f"{prefix!r} begins {len(rows)} ids; give more digits")
+        for row in rows:
+            if not found:
+                console.print(f"[bold]{row['id']}[/bold]  {row['lang']}  {row['url'] or ''}", highlight=False)
+            found = True
+            reason = f" ({row['reason']})" if row["reason"] else ""
+            console.print(f"\n[bold]{stage}[/bold]: {row['status']}{reason}", highlight=False)
+            for name, value in row.items():
+                if name not in FATE_SCHEMA.names and name not in known and value is not None:
+                    console.print(f"  {name}: {_clipped(value)}", highlight=False, markup=False)
+            for entry in row["_usage"] or ():
+                console.print(
+                    f"  {entry['ask']}: {entry['prompt_tokens']} prompt and {entry['output_tokens']} output tokens", highlight=False
+                )
+            known |= {name for name, value in row.items() if value is not None}
+    if not found:
+        raise UserError(f"no row of {run.root} has an id that begins with {prefix!r}")
+
+
+def _clipped(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else f"{text[:300]}… ({len(text):,} characters)"
+
+
+def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -> None:
+    """What a run would do. The number of pages is known once the input has been planned."""
+    from xl.runs import method_stages, resolve_models
+
+    files = list_files(recipe.pages)
+    names = ", ".join(f"{LANGUAGE_NAMES[lang]} ({lang})" for lang in recipe.languages)
+    console.print(f"method {recipe.method}; {names}", highlight=False)
+    num_bytes = sum(file.size for file in files)
+    most = f", at most {limit:,} pages a language" if limit else ""
+    console.print(f"input: {len(files):,} files, {num_bytes / 1e6:,.1f} MB{most}", highlight=False)
+    models = resolve_models(recipe)
+    for stage in method_stages(recipe, models):
+        kind = "row by row" if isinstance(stage, RowStage) else "all rows at once"
+        engine = f", asks {recipe.model_for(stage.model).model}" if isinstance(stage, RowStage) and stage.model else ""  # type: ignore[arg-type]
+        state = StageStore(out / "stages" / stage.name)
+        sealed = len(list(state.shards_folder.glob("*.parquet"))) if state.shards_folder.exists() else 0
+        console.print(f"  {stage.name}: {kind}{engine}" + (f"; {sealed:,} shards are sealed" if sealed else ""), highlight=False)
+    place = next(p for p in (out, *out.resolve().parents) if p.exists())
+    console.print(f"disk: about {5 * num_bytes / 1e6:,.0f} MB wanted, {free_bytes(place) / 1e6:,.0f} MB free", highlight=False)
+
+
+def clean_run(run: RunFolder) -> int:
+    """Take the kept rows out of all stages but the last, where they live on; returns the bytes freed.
+
+    Dropped and failed rows and the ledgers stay, so that status, trace and report go on working.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    info = run.info
+    if not info.get("finished"):
+        raise UserError(f"{run.root} is not finished; `xl clean` would take what it still needs")
+    freed = 0
+    for stage in info["stages"][:-1]:
+        store = run.store(stage)
+        for path in store.shards_folder.glob("*.parquet"):
+            before = path.stat().st_size
+            table = pq.read_table(path)
+            rest = table.filter(pc.not_equal(table["status"], Status.KEPT.value))
+            temporary = path.with_suffix(".tmp")
+            pq.write_table(rest, temporary, compression="zstd")
+            temporary.replace(path)
+            freed += before - path.stat().st_size
+    run.write_info({**info, "cleaned": True})
+    return freed
+
+
+def _stage_summaries(run: RunFolder, names: list[str]) -> list[StageSummary]:
+    result = []
+    for stage in run.info["stages"]:
+        store = run.store(stage)
+        rows, usage = store.ledger(names), store.usage(names)
+        by_language = {lang: LanguageLedger(e.num_in, e.kept, dict(e.dropped), dict(e.failed)) for lang, e in sorted(rows.items())}
+        total = Ledger()
+        for entry in rows.values():
+            total.merge(entry)
+        result.append(
+            StageSummary(
+                name=stage,
+                seconds=run.stage_info(stage).get("seconds", 0.0),
+                num_in=total.num_in,
+                num_kept=total.kept,
+                num_dropped=total.dropped.total(),
+                num_failed=total.failed.total(),
+                prompt_tokens=sum(prompt for prompt, _ in usage.values()),
+                output_tokens=sum(output for _, output in usage.values()),
+                tokens_by_ask=usage,
+                by_language=by_language,
+            )
+        )
+    return result
+
+
+def report(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
+    """The report as HTML."""
+    info = run.info
+    topics: Counter[str] = Counter()
+    lengths: dict[str, dict[str, list[int]]] = {}
+    for row in dataset.kept_rows(run.store(info["stages"][-1]), names):
+        topics[row["topic"]] += 1
+        entry = lengths.setdefault(row["lang"], {"instruction": [], "response": []})
+        entry["instruction"].append(len(row["instruction"]))
+        entry["response"].append(len(row["text"]))
+    pairs: dict[str, list[ExamplePair]] = {}
+    for row in sample_pairs(run, EXAMPLES_PER_LANGUAGE, recipe.seed):
+        pairs.setdefault(row["lang"], []).append(_example(row))
+    return render_report(
+        Report(
+            name=info["name"],
+            method=recipe.method,
+            created=info["created"],
+            recipe_yaml=yaml.safe_dump(info["recipe"], allow_unicode=True, sort_keys=False),
+            languages=[(lang, LANGUAGE_NAMES[lang]) for lang in recipe.languages],
+            stages=_stage_summaries(run, names),
+            pairs=pairs,
+            topics=topics.most_common(),
+            lengths=lengths,
+            environment=info["environment"],
+            notices=notices(run),
+            recall=None,
+        )
+    )
+
+
+def notices(run: RunFolder) -> list[str]:
+    """What a reader must know beside the numbers: licences, models, limits."""
+    info = run.info
+    lines = [
+        f"{role}: {model['name']} ({model['digest'][:24]}…)" + (f", {model['licence']}" if model["licence"] else "")
+        for role, model in info["models"].items()
+    ]
+    if info.get("limit"):
+        lines.append(f"limited to {info['limit']:,} pages per language")
+    if info.get("attempts", 1) > 1:
+        lines.append(f"the run was continued {info['attempts'] - 1} times")
+    return lines
+
+
+def _example(row: Row) -> ExamplePair:
+    return ExamplePair(
+        id=row["id"],
+        instruction=row["instruction"],
+        response=row["text"],
+        lang=row["lang"],
+        page_url=row["url"] or "",
+        page_text=row["text"],
+        margin=row.get("margin"),
+        topic=row["topic"],
+    )
+
+
+def card(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
+    """The dataset card as Markdown."""
+    info = run.info
+    stages = _stage_summaries(run, names)
+    last = stages[-1].by_language
+    licences = sorted({model["licence"] for model in info["models"].values() if model["licence"]})
+    return render_card(
+        Card(
+            title=info["name"],
+            languages=[lang for lang in recipe.languages if lang in last],
+            num_pairs=stages[-1].num_kept,
+            by_language={lang: entry.kept for lang, entry in last.items()},
+            method=recipe.method,
+            filters=[json.dumps({key: value}) for key, value in recipe.quality.model_dump().items()],
+            models=[(role, model["name"], model["licence"]) for role, model in info["models"].items()],
+            sources=[recipe.pages.source],
+            licences=licences,
+            ledger=stages,
+            fields=dataset.FIELDS,
+            version=info["environment"].get("xl", ""),
+        )
+    )
+
+
+def write_report(run: RunFolder) -> Path:
+    """Render the report of a finished run again. Raises UserError for one that is not finished."""
+    if not run.info.get("finished"):
+        raise UserError(f"{run.root} is not finished; run its recipe again, it goes on where it stopped")
+    run.report.write_text(report(run, recipe_of(run), shard_names(run)), "utf-8")
+    return run.report

@@ -1,0 +1,201 @@
+"""What runs inside Ray Data: a reader that finds out which rows of a shard are still to be done, and a worker that does them.
+
+Rows travel from the one to the other through Ray's object store; what comes out at the end is only how many rows of which
+shard are committed, so the driver's memory does not grow with the pages.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from xl.ask import Engine, EngineDied
+from xl.engines.models import ResolvedModel
+from xl.pages.manifest import FileShards, Manifest
+from xl.recipe import Model
+from xl.records import Row, Status
+from xl.stage import Walk, walk
+from xl.store import InputShard, PassStores, StageStore
+
+MAX_ENGINE_DEATHS = 5
+"""A row under which this many engines died is set aside as failed: it may be what kills them."""
+
+_CHUNK_ROWS = 256
+_CHUNK_BYTES = 16 << 20
+
+ACK_SCHEMA = pa.schema(
+    [("shard", pa.string()), ("done", pa.int64()), *((status.value, pa.int64()) for status in Status), ("output_tokens", pa.int64())]
+)
+"""What a worker tells the driver: rows of a shard that it committed, and what became of them."""
+
+
+class Source(Protocol):
+    """Where a pass reads its rows from."""
+
+    def rows(self, shards: list[InputShard]) -> Iterator[tuple[str, int, str, Row]]:
+        """The shards' rows: shard, place in it, digest of the row, and the row."""
+        ...
+
+
+@dataclass(frozen=True)
+class FromManifest:
+    """Rows straight from the input files. A page's id is made of its content, so it serves as the digest too."""
+
+    manifest: Manifest
+
+    def rows(self, shards: list[InputShard]) -> Iterator[tuple[str, int, str, Row]]:
+        wanted = {shard.name for shard in shards}
+        for entry in self.manifest.files:
+            if wanted.isdisjoint(shard.name for shard in entry.shards):
+                continue
+            for shard, place, row in self.manifest.rows(entry):
+                if shard in wanted:
+                    yield shard, place, row["id"], row
+
+    def tasks(self, shards: list[InputShard]) -> list[list[InputShard]]:
+        """Shards that are best read together: those of one file."""
+        wanted = {shard.name for shard in shards}
+        groups = [[shard for shard in entry.shards if shard.name in wanted] for entry in self.manifest.files]
+        return [group for group in groups if group]
+
+    def alone(self, shards: list[InputShard]) -> "FromManifest":
+        """The same source, knowing only the files of these shards: what a task needs to carry."""
+        names = {shard.name for shard in shards}
+        files: tuple[FileShards, ...] = tuple(f for f in self.manifest.files if names & {s.name for s in f.shards})
+        return FromManifest(Manifest(self.manifest.root, self.manifest.pages, files, {}))
+
+
+@dataclass(frozen=True)
+class FromStage:
+    """Rows that the stage before kept."""
+
+    store: StageStore
+
+    def rows(self, shards: list[InputShard]) -> Iterator[tuple[str, int, str, Row]]:
+        for shard in shards:
+            for place, (row, digest) in enumerate(self.store.kept(shard.name)):
+                yield shard.name, place, digest, row
+
+    def tasks(self, shards: list[InputShard]) -> list[list[InputShard]]:
+        return [[shard] for shard in shards]
+
+    def alone(self, shards: list[InputShard]) -> "FromStage":
+        return self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a worker must know about a pass."""
+
+    stores: PassStores
+    attempt: str
+    seed: int
+    retry_failed: bool
+    model: Model | None = None
+    resolved: ResolvedModel | None = None
+    engine_key: str = ""
+    host: Any = None
+
+
+def read_pending(plan: Plan, source: Source, shards: list[InputShard]) -> Iterator[pa.Table]:
+    """Rows that are still to be done, in tables of the log's schema; rows known from before are committed at once.
+
+    A row with a null id says how many rows of its shard (`_row`) were committed here.
+    """
+    schema, last = plan.stores.record_schema, len(plan.stores.stages) - 1
+    finished = {shard.name: plan.stores.finished(shard.name, plan.retry_failed) for shard in shards}
+    carried: dict[str, list[Row]] = defaultdict(list)
+    chunk: list[Row] = []
+    num_bytes = 0
+    for shard, place, digest, row in source.rows(shards):
+        known = finished[shard].pop(digest, None)
+        where = {"_shard": shard, "_row": place, "_input": digest}
+        if known is not None and (known["status"] != Status.KEPT or known["_stage"] == last):
+            carried[shard].append({**known, **where})
+            continue
+        start = 0 if known is None else known["_stage"] + 1
+        chunk.append({**(known or row), **where, "_start": start, "_usage": known["_usage"] if known else []})
+        num_bytes += len(row.get("text") or "")
+        if len(chunk) >= _CHUNK_ROWS or num_bytes >= _CHUNK_BYTES:
+            yield pa.Table.from_pylist(chunk, schema=schema)
+            chunk, num_bytes = [], 0
+    for shard, records in carried.items():
+        plan.stores.stores[0].log(shard, plan.attempt, records, schema, name="carried")
+        chunk.append({"_shard": shard, "_row": len(records), "_usage": []})
+    yield pa.Table.from_pylist(chunk, schema=schema)
+
+
+class RowWorker:
+    """Walks rows through the stages of a pass, many at once, and commits them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._engine: Any = None
+        self._connecting = asyncio.Lock()
+
+    async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
+        """Do a table of pending rows; yields one table of acknowledgements."""
+        rows = batch.to_pylist()
+        markers = [row for row in rows if row["id"] is None]
+        pending = [row for row in rows if row["id"] is not None]
+        engine = await self._connected() if pending else None
+        walks = await asyncio.gather(*(self._walk(row, engine) for row in pending))
+        by_shard: dict[str, list[tuple[Walk, Row]]] = defaultdict(list)
+        for row, walked in zip(pending, walks, strict=True):
+            by_shard[row["_shard"]].append((walked, {key: row[key] for key in ("_shard", "_row", "_input")}))
+        acks = [{"shard": row["_shard"], "done": row["_row"]} for row in markers]
+        for shard, done in by_shard.items():
+            records = [self._plan.stores.record(walked, place) for walked, place in done]
+            self._plan.stores.stores[0].log(shard, self._plan.attempt, records, self._plan.stores.record_schema)
+            acks.append(_acknowledge(shard, [walked for walked, _ in done]))
+        yield pa.Table.from_pylist(acks, schema=ACK_SCHEMA)
+
+    async def _walk(self, row: Row, engine: Engine | None) -> Walk:
+        columns = {name: row[name] for name in self._plan.stores.schemas[-1].names}
+        for _ in range(MAX_ENGINE_DEATHS):
+            name = getattr(engine, "name", None)
+            try:
+                return await walk(columns, self._plan.stores.stages, row["_start"], row["_usage"], engine, self._plan.seed)
+            except EngineDied:
+                await self._engine.connect(dead=name)
+        reason = f"engine died: {MAX_ENGINE_DEATHS} engines died under this row"
+        return Walk(columns, row["_start"], Status.FAILED, reason, row["_usage"])
+
+    async def _connected(self) -> Engine | None:
+        async with self._connecting:
+            if self._engine is None and self._plan.model is not None:
+                self._engine = await open_engine(self._plan)
+        engine: Engine | None = self._engine
+        return engine
+
+
+async def open_engine(plan: Plan) -> Any:
+    """The engine that a worker asks: one of the host's, or a client of an endpoint. Raises UserError when it cannot work."""
+    model = plan.model
+    assert model is not None and plan.resolved is not None
+    if model.engine == "openai":
+        from xl.engines.openai import Endpoint, OpenAIEngine
+
+        names = set(Endpoint.model_fields)
+        settings = {key: value for key, value in model.model_dump().items() if key in names}
+        client = OpenAIEngine(Endpoint(**{**settings, "chat": model.chat is not False}))
+        await client.check()
+        return client
+    import ray
+
+    from xl.engines.pool import PooledEngine
+
+    worker = ray.get_runtime_context().get_actor_id() or f"driver-{time.monotonic_ns()}"
+    engine = PooledEngine(plan.host, plan.engine_key, model, plan.resolved, worker)
+    await engine.connect()
+    return engine
+
+
+def _acknowledge(shard: str, walks: list[Walk]) -> Row:
+    counts = {status.value: sum(w.status is status for w in walks) for status in Status}
+    tokens = sum(entry["output_tokens"] for w in walks for entry in w.usage)
+    return {"shard": shard, "done": len(walks), **counts, "output_tokens": tokens}
