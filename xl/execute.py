@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from xl.ask import Drop
 from xl.errors import UserError, require
 from xl.progress import StageProgress
-from xl.records import FATE_SCHEMA, Row, Status
+from xl.records import Row, Status
 from xl.stage import WholeStage
-from xl.ask import Drop
 from xl.store import Incomplete, InputShard, StageStore
-from xl.worker import FromManifest, FromStage, Plan, RowWorker, read_pending
+from xl.worker import FromManifest, FromStage, Plan, RowWorker, pack, read_pending
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -26,14 +26,15 @@ QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_VERBOSE_PROGRESS": "0",
 }
 """No usage report of Ray, vLLM or the hub client leaves the machine, and logs stay short. The user's own settings win."""
 
 MAX_ROUNDS = 3
 """How often a pass is tried again for shards that lost rows to dying workers before it gives up."""
 
-CPU_TASK_ROWS = 256
-ENGINE_TASK_ROWS = 16
+CPU_PARCEL_ROWS = 256
+ENGINE_PARCEL_ROWS = 16
 
 
 @contextlib.contextmanager
@@ -167,10 +168,10 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
         return
     tasks = source.tasks(shards)
     items = [{"shards": ray.cloudpickle.dumps(group), "source": ray.cloudpickle.dumps(source.alone(group))} for group in tasks]
-    rows_per_task = CPU_TASK_ROWS if plan.model is None else ENGINE_TASK_ROWS
+    # With blocks of one row a parcel goes to a worker as soon as it is read, and its acknowledgement comes back as soon as it is done.
+    ray.data.DataContext.get_current().target_max_block_size = 1
     data = ray.data.from_items(items, override_num_blocks=len(items))
     data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", num_cpus=0)
-    data = data.repartition(target_num_rows_per_block=rows_per_task)
     data = data.map_batches(RowWorker, fn_constructor_args=(plan,), batch_size=None, batch_format="pyarrow", **_workers(plan))
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
@@ -195,14 +196,14 @@ def num_calls(plan: Plan) -> int:
     """Tables of rows that a worker walks at once: twice what its engine can batch, so that the engine never waits for rows."""
     assert plan.model is not None
     wide = plan.model.concurrency if plan.model.engine == "openai" else plan.model.max_num_seqs
-    return max(2, -(-2 * wide // ENGINE_TASK_ROWS))
+    return max(2, -(-2 * wide // ENGINE_PARCEL_ROWS))
 
 
 def max_rows_redone(plan: Plan) -> int:
     """What a kill can cost: rows under way at all workers."""
     if plan.model is None:
-        return CPU_TASK_ROWS * 2 * (os.cpu_count() or 1)
-    return plan.model.replicas[1] * (num_calls(plan) + 2) * ENGINE_TASK_ROWS
+        return CPU_PARCEL_ROWS * 2 * (os.cpu_count() or 1)
+    return plan.model.replicas[1] * (num_calls(plan) + 2) * ENGINE_PARCEL_ROWS
 
 
 def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:
@@ -211,7 +212,8 @@ def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:
     plan: Plan = ray.get(plan_reference) if isinstance(plan_reference, ray.ObjectRef) else plan_reference
     for item in batch.to_pylist():
         shards, source = ray.cloudpickle.loads(item["shards"]), ray.cloudpickle.loads(item["source"])
-        yield from read_pending(plan, source, shards)
+        for table in read_pending(plan, source, shards, CPU_PARCEL_ROWS if plan.model is None else ENGINE_PARCEL_ROWS):
+            yield pa.table({"parcel": [pack(table)]})
 
 
 def run_whole(
@@ -248,6 +250,3 @@ def _decide(stage: WholeStage, store: StageStore, before: StageStore, shard: Inp
         counts[status.value] += 1
     store.write(shard.name, shard.digest, rows, schema)
     return counts
-
-
-assert FATE_SCHEMA.names[0] == "status"

@@ -89,6 +89,9 @@ class Model(Strict):
         return self
 
 
+ROLES = ("writer", "rater")
+
+
 class Models(Strict):
     """The models by what they do."""
 
@@ -127,7 +130,7 @@ class Recipe(Strict):
         # YAML 1.1 reads a bare `no` as false; here it can only mean Norwegian.
         return tuple(dict.fromkeys(_language("no" if code is False else str(code)) for code in value))
 
-    def model_for(self, role: Literal["writer", "rater"]) -> Model:
+    def model_for(self, role: str) -> Model:
         """The model that plays a role."""
         return self.models.writer if role == "writer" or self.models.rater is None else self.models.rater
 

@@ -22,7 +22,7 @@ from xl.folder import RunFolder
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import list_files
 from xl.progress import StageProgress, left
-from xl.recipe import Recipe
+from xl.recipe import ROLES, Recipe
 from xl.records import PAGE_SCHEMA
 from xl.stage import RowStage, Stage, WholeStage, fingerprints, passes, schema_after
 from xl.store import InputShard, Ledger, PassStores
@@ -65,8 +65,8 @@ class Job:
 def resolve_models(recipe: Recipe) -> dict[str, ResolvedModel]:
     """The recipe's models by role. Raises UserError for one that is not there."""
     found: dict[str, ResolvedModel] = {}
-    for role in ("writer", "rater"):
-        model = recipe.model_for(role)  # type: ignore[arg-type]
+    for role in ROLES:
+        model = recipe.model_for(role)
         if model.engine == "vllm":
             found[role] = resolve(model.model, model.revision)
         else:
@@ -183,9 +183,8 @@ def finish(run: RunFolder, recipe: Recipe, shards: list[str]) -> None:
 def _check_disk(job: Job, manifest: Manifest) -> None:
     need, free = estimated_bytes(manifest), folder.free_bytes(job.run.root)
     if need > free:
-        raise UserError(
-            f"--out {job.run.root}: the run needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; choose another folder or a --limit"
-        )
+        amounts = f"the run needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+        raise UserError(f"--out {job.run.root}: {amounts}; choose another folder or a --limit")
 
 
 def _run_stages(job: Job, manifest: Manifest) -> None:
@@ -213,20 +212,30 @@ def _run_stages(job: Job, manifest: Manifest) -> None:
 
 def _run_pass(job: Job, stages: tuple[RowStage, ...], schemas: tuple[pa.Schema, ...], source: Any, shards: list[InputShard]) -> None:
     from xl.execute import run_rows
-    from xl.worker import Plan
+    from xl.worker import FromStage, Plan
 
+    # What is finished for all shards needs no engine: the pass begins after it.
+    while len(stages) > 1 and _is_finished(job, stages[0], schemas[0], shards):
+        store = job.run.store(stages[0].name)
+        source, shards = FromStage(store), [entry.as_input() for entry in store.all_sealed([s.name for s in shards])]
+        stages, schemas = stages[1:], schemas[1:]
     stores = PassStores(stages, tuple(job.run.store(stage.name) for stage in stages), schemas)
     plan = Plan(stores, job.attempt, job.recipe.seed, job.options.retry_failed)
     todo = [s for s in shards if not stores.is_done(s) or (job.options.retry_failed and stores.num_failed(s))]
     if not todo:
         return
-    if stages[0].model is not None:
-        plan = _with_engine(job, plan, stages[0].model)
+    if role := next((stage.model for stage in stages if stage.model), None):
+        plan = _with_engine(job, plan, role)
     name = " + ".join(stage.name for stage in stages)
     started = time.monotonic()
     with StageProgress(job.console, name, sum(shard.num_rows for shard in todo)) as progress:
         run_rows(plan, source, todo, progress)
     _add_seconds(job, stages[0].name, time.monotonic() - started)
+
+
+def _is_finished(job: Job, stage: RowStage, schema: pa.Schema, shards: list[InputShard]) -> bool:
+    alone = PassStores((stage,), (job.run.store(stage.name),), (schema,))
+    return all(alone.is_done(s) and not (job.options.retry_failed and alone.num_failed(s)) for s in shards)
 
 
 def _with_engine(job: Job, plan: Any, role: str) -> Any:
@@ -236,7 +245,7 @@ def _with_engine(job: Job, plan: Any, role: str) -> Any:
     from xl.engines.pool import start_host
     from xl.worker import open_engine
 
-    model = job.recipe.model_for(role)  # type: ignore[arg-type]
+    model = job.recipe.model_for(role)
     if job.host is None and model.engine != "openai":
         job.host = start_host()
     key = json.dumps([model.model_dump(mode="json"), job.models[role].digest])

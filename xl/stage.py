@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from xl.ask import AsyncStep, Columns, Context, Drop, Engine, EngineDied, Filter, RequestFailed
+from xl.ask import Ask, AsyncStep, Columns, Context, Drop, Engine, EngineDied, Filter, RequestFailed
 from xl.errors import UserError
 from xl.records import Row, Status
 
@@ -125,7 +125,7 @@ async def _take(row: Row, stage: RowStage, context: Context) -> Drop | None:
 
 
 def _is_async(step: Step) -> bool:
-    return inspect.iscoroutinefunction(step) or inspect.iscoroutinefunction(getattr(step, "__call__", None))
+    return inspect.iscoroutinefunction(step) or isinstance(step, Ask)
 
 
 def _usage(stage: RowStage, context: Context) -> list[dict[str, Any]]:
@@ -133,12 +133,17 @@ def _usage(stage: RowStage, context: Context) -> list[dict[str, Any]]:
 
 
 def passes(stages: list[Stage]) -> list[tuple[Stage, ...]]:
-    """Group consecutive row stages that share an engine: rows walk through such a group without a stop between."""
+    """Group consecutive row stages on one engine: rows walk through such a group without a stop between.
+
+    A stage without a model joins the asking stage before it, but not the one after it: filters do not belong on GPU nodes.
+    """
     groups: list[list[Stage]] = []
     for stage in stages:
-        last = groups[-1][-1] if groups else None
-        if isinstance(stage, RowStage) and isinstance(last, RowStage) and stage.model is not None and stage.model == last.model:
-            groups[-1].append(stage)
+        last = groups[-1] if groups else []
+        model = next((s.model for s in last if isinstance(s, RowStage) and s.model), None)
+        joins = last and isinstance(stage, RowStage) and isinstance(last[-1], RowStage) and stage.model in (None, model)
+        if joins:
+            last.append(stage)
         else:
             groups.append([stage])
     return [tuple(group) for group in groups]

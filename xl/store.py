@@ -114,7 +114,7 @@ def write_atomically(path: Path, write: Any) -> None:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -163,8 +163,8 @@ class StageStore:
         for batch in pq.ParquetFile(self.path(shard)).iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 if row["status"] == Status.KEPT:
-                    row = {key: value for key, value in row.items() if key not in FATE_SCHEMA.names}
-                    yield row, row_digest(row)
+                    columns = {key: value for key, value in row.items() if key not in FATE_SCHEMA.names}
+                    yield columns, row_digest(columns)
 
     def write(self, shard: str, input_digest: str, rows: list[Row], schema: pa.Schema) -> SealedShard:
         """Seal a shard: `rows` are all of its rows, in order, with their bookkeeping columns."""

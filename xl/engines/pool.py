@@ -96,9 +96,7 @@ class _EngineHost:
         if name is None or name not in fleet.engines:
             if len(fleet.engines) < model.replicas[1]:
                 if fleet.num_starts >= MAX_ENGINE_STARTS:
-                    return UserError(
-                        f"models: the engine of {model.model!r} died {fleet.num_starts} times; its last messages are in Ray's log of this run"
-                    )
+                    return UserError(f"models: the engine of {model.model!r} died {fleet.num_starts} times; Ray's log of this run says why")
                 name = f"engine-{fleet.num_starts}"
                 fleet.num_starts += 1
                 options = {"num_cpus": model.cpus, "num_gpus": model.gpus, "max_concurrency": 10_000, "max_restarts": 0}

@@ -5,6 +5,7 @@ Its answers are a hash of what it is asked, so every run gives the same ones, wh
 
 import asyncio
 import hashlib
+import os
 
 from xl.ask import Completion, Request, Score
 
@@ -13,17 +14,21 @@ _VERBS = ("Explain", "Describe", "Outline", "Discuss")
 
 
 class ScriptedEngine:
-    """Answers after `delay_seconds` with an English instruction, a choice, or log-probabilities."""
+    """Answers after `delay_seconds` with an English instruction, a choice, or log-probabilities.
+
+    Where the environment names a file in XL_SCRIPTED_TRACE, every request leaves a line there, so that a test can count them.
+    """
 
     def __init__(self, delay_seconds: float = 0.0, chat: bool = True) -> None:
         self.chat = chat
         self._delay_seconds = delay_seconds
+        self._trace = os.environ.get("XL_SCRIPTED_TRACE")
 
     async def complete(self, request: Request) -> Completion:
         """An answer that depends on the prompt and the seed alone."""
         prompt = request.prompt or "\n".join(message.content for message in request.messages)
         number = _number(prompt, request.seed if request.sampling.temperature else 0)
-        await self._wait()
+        await self._take("complete", number)
         if request.sampling.choices:
             text = request.sampling.choices[number % len(request.sampling.choices)]
         else:
@@ -32,13 +37,17 @@ class ScriptedEngine:
 
     async def score(self, prompt: str, continuation: str, max_tokens: int) -> Score:
         """One log-probability between −3 and −1."""
-        await self._wait()
-        return Score((-1 - _number(prompt + continuation, 0) % 2000 / 1000,), prompt_tokens=len(prompt) // 4)
+        number = _number(prompt + continuation, 0)
+        await self._take("score", number)
+        return Score((-1 - number % 2000 / 1000,), prompt_tokens=len(prompt) // 4)
 
     async def close(self) -> None:
         """Nothing to release."""
 
-    async def _wait(self) -> None:
+    async def _take(self, kind: str, number: int) -> None:
+        if self._trace:
+            with open(self._trace, "a", encoding="ascii") as file:
+                file.write(f"{kind} {number}\n")
         if self._delay_seconds:
             await asyncio.sleep(self._delay_seconds)
 

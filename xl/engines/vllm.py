@@ -85,16 +85,13 @@ class VLLMEngine:
     async def _generate(self, prompt: Any, parameters: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        final = None
         try:
-            async for final in self._llm.generate(prompt, parameters, str(next(self._numbers))):
-                pass
+            outputs = [output async for output in self._llm.generate(prompt, parameters, str(next(self._numbers)))]
         except EngineDeadError as error:
             raise EngineDied(str(error)) from None
         except ValueError as error:
             raise RequestFailed(f"vLLM refuses the request: {error}") from None
-        assert final is not None, "vLLM ends every request with an output"
-        return final
+        return outputs[-1]
 
 
 def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:

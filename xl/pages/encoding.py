@@ -16,27 +16,31 @@ _ALIEN_LETTERS = {
     "cs": "ìøùÌØÙ",
     "hr": "èæðÈÆÐ",
     "hu": "õûÕÛ",
-    "lt": "àáâãæëðøûþ",
-    "lv": "àâæçëïðòûþ",
+    "lt": "ëðøþ",
+    "lv": "âïðòþ",
     "mt": "õ±¡Õ",
     "pl": "¹ê¿³œŸ",
     "ro": "ãºþªÞÃ",
     "sl": "èæðÈÆÐ",
     "tr": "ýþðÝÞÐ",
-    "vi": "äåøûöïëñçÄÅØÛÖÏËÑ",
+    "vi": "ñøûïÑØÛÏ",
 }
 
 _LOST_LETTER = re.compile(r"[^\W\d_]\?[^\W\d_]")  # "T?rk?e": the code page had no such letter
 _SYMBOL_AS_LETTER = re.compile(r"(?<=[^\W\d_])[¢£¤¥¦§¨©¬®¯±²³´µ¶¸¹¼½¾](?=[^\W\d_])|\b[µ®©](?=[a-z])")  # Vietnamese TCVN3: "l¹i"
 _HIGH_LATIN = re.compile("[À-ÿ]")
 # Glyph codes of Indic fonts are full of capitals and marks inside words: "fgUnh Hkk\"kk", "jkpo; ehL".
-_GLYPH_CODE = re.compile(r"[a-z][A-Z]|[A-Za-z][;:\"~\[\]{}|\\^$%&*+=<>@#`¡-ÿ]+[A-Za-z]|[A-Za-z];(?=\s)|(?<=\s)[;\[{|}\"'.]+[A-Za-z]")
+_GLYPH_CODE = re.compile(r"[a-z][A-Z]|[A-Za-z][;:\"~\[\]{}|\\^$%&*+=<>@#`¡-¿×÷]+[A-Za-z]|[A-Za-z];(?=\s)|(?<=\s)[;\[{|}\"'.]+[A-Za-z]")
+
+_COMMON_MARKS = frozenset("\u00a0¡£§©«®°·»¿€")
 
 _MIN_SEQUENCES = 4
 _MIN_SEQUENCE_RATIO = 0.003
-_MIN_ALIEN_RATIO = 0.01
+_MIN_ALIEN_LETTERS = 2  # different ones
+_MIN_ALIEN_RATIO = 0.005
 _MIN_LOST_RATIO = 0.03
-_MIN_HIGH_LATIN_RATIO = 0.08
+_MIN_HIGH_LATIN_RATIO = 0.25
+_MIN_GLYPH_CODES = 8
 _MIN_GLYPH_CODE_RATIO = 0.25
 
 
@@ -76,7 +80,7 @@ def _plausible(character: str | None, scripts: frozenset[str]) -> bool:
     """Whether a language's text may hold the character: a letter of its own, typographic punctuation, or half of a double misreading."""
     if character is None:
         return False
-    if "\u00a0" <= character <= "\u00ff" or "\u2010" <= character <= "\u203a" or character == "\u20ac":
+    if "\u00c0" <= character <= "\u00ff" or "\u2010" <= character <= "\u203a" or character in _COMMON_MARKS:
         return True
     return script_of(character) in scripts
 
@@ -100,7 +104,7 @@ def _is_glyph_code(text: str) -> bool:
         return True
     characters = count_characters(text)
     mostly_latin = characters.letters.get("Latn", 0) > characters.num_letters / 2
-    return mostly_latin and len(_GLYPH_CODE.findall(text)) >= _MIN_GLYPH_CODE_RATIO * len(text.split())
+    return mostly_latin and len(_GLYPH_CODE.findall(text)) >= max(_MIN_GLYPH_CODES, _MIN_GLYPH_CODE_RATIO * len(text.split()))
 
 
 def is_mojibake(text: str, lang: str) -> bool:
@@ -110,8 +114,8 @@ def is_mojibake(text: str, lang: str) -> bool:
         return True
     if "Latn" not in scripts:
         return _is_glyph_code(text)
-    aliens = _ALIEN_LETTERS.get(lang, "")
-    if aliens and sum(map(text.count, aliens)) > _MIN_ALIEN_RATIO * len(text):
+    aliens = [count for count in map(text.count, _ALIEN_LETTERS.get(lang, "")) if count]
+    if len(aliens) >= _MIN_ALIEN_LETTERS and sum(aliens) > _MIN_ALIEN_RATIO * len(text):
         return True
     num_lost = len(_LOST_LETTER.findall(text)) + len(_SYMBOL_AS_LETTER.findall(text))
     return num_lost > _MIN_LOST_RATIO * len(text.split())

@@ -209,7 +209,6 @@ _GROUPS = (
     ("cs", "sk"),
     ("pt", "gl", "mwl"),
     ("es", "gl", "ast", "an"),
-    ("pt", "es"),
     ("zh", "wuu", "yue"),
     ("ar", "arz"),
     ("az", "azb"),

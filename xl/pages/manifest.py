@@ -96,9 +96,13 @@ def make_manifest(
     Raises:
         UserError: a file is damaged, lacks a column, or no page is in the run's languages.
     """
-    settings = {"pages": pages.model_dump(mode="json", by_alias=True), "languages": sorted(languages), "limit": limit}
-    settings["files"] = [dataclasses.asdict(file) for file in files]
-    settings = {**settings, "shard_rows": SHARD_ROWS}
+    settings = {
+        "pages": pages.model_dump(mode="json", by_alias=True),
+        "languages": sorted(languages),
+        "limit": limit,
+        "files": [dataclasses.asdict(file) for file in files],
+        "shard_rows": SHARD_ROWS,
+    }
     if (stored := read_json(root / "manifest.json")) and stored["settings"] == settings:
         return _load(root, pages, stored)
     counts = list(parallel(_index_file, [(root, file, pages) for file in files]))
@@ -110,8 +114,9 @@ def make_manifest(
     entries = tuple(FileShards(file, tuple(shards)) for file, shards in zip(files, planned, strict=True))
     if not any(entry.shards for entry in entries):
         have = ", ".join(f"{lang} ({count:,})" for lang, count in num_read.most_common(8)) or "nothing"
+        wanted = ", ".join(languages)
         raise UserError(
-            f"pages.from: no page is in the languages {', '.join(languages)}; found: {have}. Set `languages`, or `pages.lang` to the language column"
+            f"pages.from: no page is in the languages {wanted}; found: {have}. Set `languages`, or `pages.lang` to the language column"
         )
     write_json(
         root / "manifest.json",
@@ -166,16 +171,17 @@ def _repeated_keys(root: Path, files: list[SourceFile], num_buckets: int) -> dic
 
 def _bucket_of(root: Path, file: SourceFile, bucket: int, num_buckets: int) -> np.ndarray[Any, Any]:
     column = pq.read_table(root / "keys" / f"{file.name}.parquet", columns=["key"]).column("key").combine_chunks()
-    keys = np.frombuffer(column.buffers()[1] or b"", dtype=f"V{ID_BYTES}", count=len(column), offset=column.offset * ID_BYTES)
+    raw, start = column.buffers()[1] or b"", column.offset * ID_BYTES
+    keys: np.ndarray[Any, Any] = np.frombuffer(raw, dtype=f"V{ID_BYTES}", count=len(column), offset=start)
     if num_buckets == 1:
         return keys
     first_bytes = keys.view(np.uint8).reshape(-1, ID_BYTES)[:, :2].astype(np.uint32)
-    return keys[(first_bytes[:, 0] * 256 + first_bytes[:, 1]) % num_buckets == bucket]
+    return np.asarray(keys[(first_bytes[:, 0] * 256 + first_bytes[:, 1]) % num_buckets == bucket])
 
 
 def _takes(counts: list[dict[str, int]], languages: tuple[str, ...], limit: int | None) -> list[dict[str, int]]:
     """How many records of each language to take from the start of each file."""
-    left = {lang: limit for lang in languages}
+    left: dict[str, int | None] = dict.fromkeys(languages, limit)
     takes: list[dict[str, int]] = []
     for count in counts:
         take: dict[str, int] = {}

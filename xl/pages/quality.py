@@ -22,15 +22,19 @@ from xl.records import Row
 _UNREADABLE = re.compile("[\ufffd\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _LINE_BREAK = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_SPACE_AT_LINE_END = re.compile(r"[ \t\u00a0]+(?=\n)")
 
 _MAX_MIXED_WORD_RATIO = 0.05
+_SURE_LANGUAGES = frozenset({"ar", "de", "en", "es", "fi", "hi", "hu", "it", "lt", "pt", "th", "tr", "vi", "zh"})
+"""Languages of which the identifier knows at least 99 % of human lines (NTREX-128; Arabic and Vietnamese on sample pages)."""
+_MIN_OWN_PROBABILITY_SURE = 0.3
 _MIN_OWN_PROBABILITY = 0.1
-"""Below this a line is suspected to be foreign: of two-sentence lines of human text 0.2 % are in Irish, 3 % in Maltese, 4 % in Swahili,
-and at most 0.1 % in the other languages that were measured (NTREX-128)."""
+"""Below this a line is suspected to be foreign. Of human lines one in ten is, in Swahili and Maltese, and one in thirty in Irish."""
+_MIN_FOREIGN_PROBABILITY = 0.35
+"""Outside the sure languages, what the suspects' likeliest language must reach: sound Swahili and Maltese pages stay below 0.3."""
 _MIN_EVIDENCE_CHARS = 40
 _MIN_EVIDENCE_CHARS_UNSPACED = 15
 _CHUNK_CHARS = 240
+_DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 class Quality(BaseModel):
@@ -38,20 +42,20 @@ class Quality(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_chars: int = Field(200, ge=1)
+    min_chars: int = Field(150, ge=1)
     """Shortest text that is kept, after trimming."""
     max_chars: int = Field(100_000, ge=1)
     """Longest text that is kept, in plain characters of any language."""
     max_unreadable_ratio: float = Field(0.002, ge=0, le=1)
     """Largest share of U+FFFD, the mark of bytes that were no character."""
     max_symbol_ratio: float = Field(0.35, ge=0, le=1)
-    """Largest share of punctuation, symbols and digits in what is not white space (the middle page has 0.04, Chinese 0.13)."""
+    """Largest share of punctuation, symbols and digits in what is not white space (the median page has 0.04)."""
     max_repetition_ratio: float = Field(0.25, ge=0, le=1)
     """Largest share of repeated lines, of repeated 5-word sequences (12 characters without spaces) and of the commonest word."""
     min_script_ratio: float = Field(0.4, ge=0, le=1)
     """Least share of letters in a script that the language is written in."""
     min_language_score: float = Field(0.05, ge=0, le=1)
-    """Least probability of the declared language, or one easily taken for it, on the whole page. Sound Swahili pages score as low as 0.27."""
+    """Least probability of the declared language and those easily taken for it, on the whole page. Sound Swahili has as little as 0.27."""
     min_line_language_ratio: float = Field(0.75, ge=0, le=1)
     """Least share of the text, by lines that are long enough to tell, that is not in another language."""
     trim_boilerplate: bool = True
@@ -59,7 +63,8 @@ class Quality(BaseModel):
 
 
 def _language(row: Row) -> str:
-    return canonical_language(row["lang"]) or str(row["lang"])
+    declared = row["lang"] or "und"
+    return canonical_language(declared) or str(declared)
 
 
 def _readable(quality: Quality, row: Row) -> Drop | None:
@@ -87,7 +92,7 @@ def _substantial(quality: Quality, row: Row) -> Columns | Drop:
     """The page's own text: composed (NFC), `\\n` for every line break, without its site's lines."""
     lang = _language(row)
     text = unicodedata.normalize("NFC", _LINE_BREAK.sub("\n", row["text"]))
-    text = _SPACE_AT_LINE_END.sub("", text).strip()
+    text = "\n".join(map(str.rstrip, text.split("\n"))).strip()
     trimmed, num_trimmed_lines = trim_boilerplate(text, lang)
     min_chars = quality.min_chars / density(lang)
     num_chars = num_substantial_chars(trimmed, lang)
@@ -103,7 +108,7 @@ def _substantial(quality: Quality, row: Row) -> Columns | Drop:
 def _spelt_right(quality: Quality, row: Row) -> Drop | None:
     text, lang = row["text"], _language(row)
     characters = count_characters(text)
-    if characters.symbol_ratio > quality.max_symbol_ratio:
+    if characters.symbol_ratio(min(2.0, density(lang))) > quality.max_symbol_ratio:
         return Drop("symbols")
     own = sum(characters.letters.get(script, 0) for script in SCRIPTS.get(lang, characters.letters))
     if own < quality.min_script_ratio * characters.num_letters:
@@ -123,6 +128,11 @@ def _chunks(text: str, lang: str) -> list[str]:
     return [piece for piece in pieces if len(piece) >= least]
 
 
+def _width(text: str) -> int:
+    """Length, with a Chinese, Japanese or Korean character for three."""
+    return len(text) + 2 * len(_DENSE.findall(text))
+
+
 def _own_probability(found: dict[str, float], lang: str) -> float:
     return sum(found.get(code, 0.0) for code in SIMILAR.get(lang, {lang}))
 
@@ -136,16 +146,19 @@ def _is_mixed(text: str, lang: str, min_ratio: float) -> bool:
     chunks = _chunks(text, lang)
     if len(chunks) < 2:
         return False
-    enough = min_ratio * sum(map(len, chunks))
-    num_own, suspects = 0, []
+    least = _MIN_OWN_PROBABILITY_SURE if lang in _SURE_LANGUAGES else _MIN_OWN_PROBABILITY
+    enough = min_ratio * sum(map(_width, chunks))
+    own_width, suspects = 0, []
     for chunk in chunks:
-        if _own_probability(probabilities(chunk), lang) < _MIN_OWN_PROBABILITY:
+        if _own_probability(probabilities(chunk), lang) < least:
             suspects.append(chunk)
             continue
-        num_own += len(chunk)
-        if num_own >= enough:
+        own_width += _width(chunk)
+        if own_width >= enough:
             return False
-    return _own_probability(probabilities(" ".join(suspects)), lang) < _MIN_OWN_PROBABILITY
+    found = probabilities(" ".join(suspects))
+    sure = lang in _SURE_LANGUAGES or max(found.values(), default=0.0) >= _MIN_FOREIGN_PROBABILITY
+    return sure and _own_probability(found, lang) < least
 
 
 def _in_language(quality: Quality, row: Row) -> Columns | Drop:

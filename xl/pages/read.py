@@ -142,8 +142,8 @@ def read_file(file: SourceFile, pages: Pages) -> Iterator[Record]:
 def _record(values: dict[str, Any], error: str | None, pages: Pages, default: str) -> Record:
     url = _text(values.get(pages.url)) if pages.url else None
     key = (_text(values.get(pages.id)) if pages.id else None) or url or ""
-    declared = values.get(pages.lang) if pages.lang else None
-    lang = default if declared is None else canonical_language(str(declared)) or UNKNOWN_LANGUAGE
+    declared = _text(values.get(pages.lang)) if pages.lang else None
+    lang = default if declared is None else canonical_language(declared) or UNKNOWN_LANGUAGE
     text = values.get(pages.text)
     if error is None and isinstance(text, bytes):
         try:

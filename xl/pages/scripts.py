@@ -70,11 +70,10 @@ class Characters:
         """Letters and marks of all scripts."""
         return sum(self.letters.values())
 
-    @property
-    def symbol_ratio(self) -> float:
-        """Share of punctuation, symbols and digits in what is not white space."""
+    def symbol_ratio(self, letter_density: float) -> float:
+        """Share of punctuation, symbols and digits in what is not white space, a letter counting as `letter_density` English ones."""
         num_others = self.num_symbols + self.num_digits
-        return num_others / max(1, num_others + self.num_letters)
+        return num_others / max(1.0, num_others + letter_density * self.num_letters)
 
 
 @functools.cache
@@ -98,7 +97,8 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
 
 
 def _classify(points: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
-    return _classes()[np.minimum(points, _TABLE_SIZE)]
+    classes: npt.NDArray[np.uint8] = _classes()[np.minimum(points, _TABLE_SIZE)]
+    return classes
 
 
 def count_characters(text: str) -> Characters:

@@ -1,1 +1,1 @@
-"""Pairs: write the instruction that a page answers, rate it, and choose the dataset."""
+"""Pairs: write an instruction for each page, rate the pair, and see what it asks for."""

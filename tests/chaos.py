@@ -1,0 +1,151 @@
+"""Kill processes of a run at random moments, run the same command again, and compare with an undisturbed run.
+
+    python -m tests.chaos --kills 200 --engine scripted
+    python -m tests.chaos --kills 20 --engine vllm
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.support import assert_balanced, command, german_pages, outcomes, recipe, succeeded, traced, wait_until_gone, xl
+
+STAGES = ["pages", "unique", "pairs", "contrasts", "rated", "accepted", "dataset"]
+
+TARGETS = {
+    "driver": lambda name: False,
+    "engine actor": lambda name: "_EngineActor" in name,
+    "row worker": lambda name: "RowWorker" in name,
+    "engine core": lambda name: name.startswith("VLLM::EngineCore"),
+    "vllm worker": lambda name: name.startswith("VLLM::Worker"),
+}
+
+
+@dataclass
+class Setting:
+    """What is killed in: pages, models, and how long a life lasts before a kill."""
+
+    num_pages: int
+    writer: dict[str, object]
+    life_seconds: tuple[float, float]
+    targets: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+SETTINGS = {
+    "scripted": Setting(
+        1_200, {"model": "scripted", "engine": "scripted", "delay_seconds": 0.25, "max_num_seqs": 32}, (2.0, 22.0), ("driver", "engine actor", "row worker")
+    ),
+    "vllm": Setting(
+        160,
+        {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 16},
+        (20.0, 90.0),
+        ("driver", "engine actor", "engine core", "vllm worker"),
+    ),
+}
+
+
+def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, say=print) -> Counter[str]:  # type: ignore[no-untyped-def]
+    """Run, kill, run again … until so many kills have been survived; returns the kills by target.
+
+    Raises AssertionError when a row is lost, doubled or decided otherwise than in the undisturbed run, when a kill costs more than
+    the rows in flight, or when a killed driver's processes stay behind.
+    """
+    draw = random.Random(seed)
+    pages = german_pages(folder / "pages", setting.num_pages, files=2)
+    path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer})
+    succeeded(xl("run", path, "--out", folder / "undisturbed", env={**setting.env, "XL_SCRIPTED_TRACE": str(folder / "trace-0")}, timeout=3600))
+    expected, requests = outcomes(folder / "undisturbed"), traced(folder / "trace-0")
+    assert_balanced(folder / "undisturbed", STAGES)
+    kills: Counter[str] = Counter()
+    round_ = 0
+    while kills.total() < num_kills:
+        round_ += 1
+        run, trace = folder / f"run-{round_}", folder / f"trace-{round_}"
+        before = kills.total()
+        _disturbed(path, run, {**setting.env, "XL_SCRIPTED_TRACE": str(trace)}, setting, draw, kills, num_kills)
+        here = kills.total() - before
+        assert outcomes(run) == expected, f"run {round_}: the rows differ from those of the undisturbed run"
+        assert_balanced(run, STAGES)
+        redone = (traced(trace) - requests).total()
+        bound = here * bound_of_one_kill(setting)
+        assert redone <= bound, f"run {round_}: {redone} requests were made again after {here} kills, at most {bound} may be"
+        say(f"run {round_}: {here} kills ({kills.total()} in all), all rows as in the undisturbed run, {redone} requests redone (bound {bound})", flush=True)
+        shutil.rmtree(run)
+    return kills
+
+
+def bound_of_one_kill(setting: Setting) -> int:
+    """Requests that may be under way at one worker: tables in flight, rows a table, requests a row (five for the margin)."""
+    calls = max(2, -(-2 * int(str(setting.writer["max_num_seqs"])) // 16))
+    return (calls + 2) * 16 * 5
+
+
+def _disturbed(path: Path, run: Path, env: dict[str, str], setting: Setting, draw: random.Random, kills: Counter[str], most: int) -> None:
+    """One run to its end, however many kills that takes."""
+    import os
+
+    while True:
+        with tempfile.TemporaryFile("w+") as output:
+            driver = subprocess.Popen(command("run", path, "--out", run), stdout=output, stderr=output, env={**os.environ, **env})
+            alive = True
+            while alive and driver.poll() is None:
+                try:
+                    driver.wait(draw.uniform(*setting.life_seconds))
+                except subprocess.TimeoutExpired:
+                    if kills.total() < most:
+                        alive = _kill_one(driver, draw.choice(setting.targets), draw, kills)
+            if alive:
+                output.seek(0)
+                assert driver.returncode == 0, output.read()[-6000:]
+                return
+
+
+def _kill_one(driver: "subprocess.Popen[bytes]", target: str, draw: random.Random, kills: Counter[str]) -> bool:
+    """Kill a process of the run; whether the driver lives on."""
+    family = psutil.Process(driver.pid).children(recursive=True)
+    if target == "driver":
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        kills[target] += 1
+        assert not (left := wait_until_gone(family)), f"left running after the driver was killed: {[p.name() for p in left]}"
+        return False
+    chosen = [p for p in family if _matches(p, target)]
+    if chosen:
+        draw.choice(chosen).kill()
+        kills[target] += 1
+    return True
+
+
+def _matches(process: psutil.Process, target: str) -> bool:
+    try:
+        return bool(TARGETS[target](" ".join(process.cmdline())))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--engine", choices=SETTINGS, default="scripted")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="xl-chaos-") as folder:
+        kills = kill_and_compare(arguments.kills, SETTINGS[arguments.engine], arguments.seed, Path(folder))
+    by_target = ", ".join(f"{target} {count}" for target, count in kills.most_common())
+    print(f"{kills.total()} kills survived ({by_target}) in {time.monotonic() - started:,.0f} s: no row lost, doubled or decided otherwise")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What several tests use: recipes, runs through the command line, and a look into a run's folder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+WORDS = "Wasser Brücke Garten Straße Winter Morgen Berge Kirche Schule Markt Bauer Fluss Insel Zeitung Lehrer Fenster Musik Reise".split()
+
+
+def german_pages(folder: Path, count: int, first: int = 0, files: int = 1) -> Path:
+    """Pages of plausible German sentences, each different; enough of them for a run to last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        lines = []
+        for n in range(first + number, first + count, files):
+            a, b, c = (WORDS[(n * k + k) % len(WORDS)] for k in (1, 5, 7))
+            text = (
+                f"In der Chronik Nummer {n} berichtet der Verfasser ausführlich über {a} und {b} in seiner Heimat. "
+                f"Er beschreibt, wie die Menschen dort seit vielen Jahren leben, arbeiten und miteinander feiern. "
+                f"Besonders wichtig ist ihm die Geschichte mit dem Wort {c}, die er zum {n}. Mal erzählt. "
+                f"Am Ende des Tages kehren alle nach Hause zurück und denken noch lange darüber nach, was der Band {n} bedeutet."
+            )
+            lines.append(json.dumps({"url": f"https://a.example/{n}", "text": text}, ensure_ascii=False) + "\n")
+        (folder / f"part-{first}-{number}.jsonl").write_text("".join(lines), "utf-8")
+    return folder
+
+
+def recipe(path: Path, pages: Path | list[str], **changes: Any) -> Path:
+    """A recipe with the scripted engine; `changes` replace top-level keys."""
+    data: dict[str, Any] = {
+        "method": "x_instruction",
+        "languages": ["de"],
+        "pages": {"from": str(pages) if isinstance(pages, Path) else pages},
+        "models": {"writer": {"model": "scripted", "engine": "scripted"}},
+        "seed": 7,
+    }
+    path.write_text(yaml.safe_dump({**data, **changes}), "utf-8")
+    return path
+
+
+def xl(*arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """The command line, to its end."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}, cwd=ROOT)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """How the command line is called."""
+    return [sys.executable, "-m", "xl.cli", *map(str, arguments)]
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command printed; fails with all of its output when it failed."""
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def ledger(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The run's ledger, as `xl status --json` prints it."""
+    status: dict[str, dict[str, dict[str, Any]]] = json.loads(succeeded(xl("status", run, "--json")))
+    return status
+
+
+def rows(run: Path, stage: str) -> list[dict[str, Any]]:
+    """All rows of a stage, whatever became of them, without their place in the files."""
+    return [row for path in sorted((run / "stages" / stage / "shards").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def outcomes(run: Path) -> dict[str, Counter[tuple[str, str]]]:
+    """Per stage: how often each (id, status) stands there; every count must be 1."""
+    stages = [path.name for path in sorted((run / "stages").iterdir())]
+    return {stage: Counter((row["id"], row["status"]) for row in rows(run, stage)) for stage in stages}
+
+
+def assert_balanced(run: Path, stages: list[str]) -> None:
+    """Each stage accounts for just the rows that the one before it kept, in every language; no id stands there twice."""
+    every = ledger(run)
+    for before, after in zip(stages, stages[1:], strict=False):
+        kept = {lang: entry["kept"] for lang, entry in every[before].items() if entry["kept"]}
+        arrived = {lang: entry["in"] for lang, entry in every[after].items() if entry["in"]}
+        assert kept == arrived, f"{before} → {after}"
+    for stage in stages:
+        ids = [row["id"] for row in rows(run, stage)]
+        assert len(ids) == len(set(ids)), f"{stage} holds an id twice"
+
+
+def traced(path: Path) -> Counter[str]:
+    """Requests that the scripted engine was sent, and how often each."""
+    return Counter(path.read_text("ascii").split("\n")[:-1]) if path.exists() else Counter()
+
+
+def wait_until_gone(processes: list[psutil.Process], seconds: float = 40) -> list[psutil.Process]:
+    """The processes that are still alive after so long."""
+    end = time.monotonic() + seconds
+    alive = processes
+    while alive and time.monotonic() < end:
+        alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        time.sleep(0.2)
+    return alive
