@@ -1,7 +1,7 @@
 """Kill processes of a run at random moments, run the same command again, and compare with an undisturbed run.
 
-    python -m tests.chaos --kills 200 --engine scripted
-    python -m tests.chaos --kills 20 --engine vllm
+python -m tests.chaos --kills 200 --engine scripted
+python -m tests.chaos --kills 20 --engine vllm
 """
 
 import argparse
@@ -43,7 +43,10 @@ class Setting:
 
 SETTINGS = {
     "scripted": Setting(
-        1_200, {"model": "scripted", "engine": "scripted", "delay_seconds": 0.25, "max_num_seqs": 32}, (2.0, 22.0), ("driver", "engine actor", "row worker")
+        1_200,
+        {"model": "scripted", "engine": "scripted", "delay_seconds": 0.25, "max_num_seqs": 32},
+        (2.0, 22.0),
+        ("driver", "engine actor", "row worker"),
     ),
     "vllm": Setting(
         160,
@@ -63,7 +66,9 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
     draw = random.Random(seed)
     pages = german_pages(folder / "pages", setting.num_pages, files=2)
     path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer})
-    succeeded(xl("run", path, "--out", folder / "undisturbed", env={**setting.env, "XL_SCRIPTED_TRACE": str(folder / "trace-0")}, timeout=3600))
+    succeeded(
+        xl("run", path, "--out", folder / "undisturbed", env={**setting.env, "XL_SCRIPTED_TRACE": str(folder / "trace-0")}, timeout=3600)
+    )
     expected, requests = outcomes(folder / "undisturbed"), traced(folder / "trace-0")
     assert_balanced(folder / "undisturbed", STAGES)
     kills: Counter[str] = Counter()
@@ -79,7 +84,10 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
         redone = (traced(trace) - requests).total()
         bound = here * bound_of_one_kill(setting)
         assert redone <= bound, f"run {round_}: {redone} requests were made again after {here} kills, at most {bound} may be"
-        say(f"run {round_}: {here} kills ({kills.total()} in all), all rows as in the undisturbed run, {redone} requests redone (bound {bound})", flush=True)
+        say(
+            f"run {round_}: {here} kills ({kills.total()} in all), rows as undisturbed, {redone} requests redone (bound {bound})",
+            flush=True,
+        )
         shutil.rmtree(run)
     return kills
 

@@ -1,5 +1,6 @@
 """What several tests use: recipes, runs through the command line, and a look into a run's folder."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -16,7 +17,10 @@ import yaml
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 
-WORDS = "Wasser Brücke Garten Straße Winter Morgen Berge Kirche Schule Markt Bauer Fluss Insel Zeitung Lehrer Fenster Musik Reise".split()
+WORDS = (
+    *("Wasser", "Brücke", "Garten", "Straße", "Winter", "Morgen", "Berge", "Kirche", "Schule"),
+    *("Markt", "Bauer", "Fluss", "Insel", "Zeitung", "Lehrer", "Fenster", "Musik", "Reise"),
+)
 
 
 def german_pages(folder: Path, count: int, first: int = 0, files: int = 1) -> Path:
@@ -52,7 +56,8 @@ def recipe(path: Path, pages: Path | list[str], **changes: Any) -> Path:
 
 def xl(*arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """The command line, to its end."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}, cwd=ROOT)
+    full = {**os.environ, **(env or {})}
+    return subprocess.run(command(*arguments), check=False, capture_output=True, text=True, timeout=timeout, env=full, cwd=ROOT)
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -86,7 +91,7 @@ def outcomes(run: Path) -> dict[str, Counter[tuple[str, str]]]:
 def assert_balanced(run: Path, stages: list[str]) -> None:
     """Each stage accounts for just the rows that the one before it kept, in every language; no id stands there twice."""
     every = ledger(run)
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         kept = {lang: entry["kept"] for lang, entry in every[before].items() if entry["kept"]}
         arrived = {lang: entry["in"] for lang, entry in every[after].items() if entry["in"]}
         assert kept == arrived, f"{before} → {after}"

@@ -26,7 +26,7 @@ QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DATA_VERBOSE_PROGRESS": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 """No usage report of Ray, vLLM or the hub client leaves the machine, and logs stay short. The user's own settings win."""
 

@@ -124,10 +124,19 @@ def test_folders_and_files_named_for_a_language_say_it(path: str, lang: str | No
         (lambda folder: folder / "nowhere", "no file or folder"),
         (lambda folder: (folder / "empty").mkdir() or folder / "empty", "matches nothing"),
         (lambda folder: write(folder / "c" / "x.txt", []).parent, "none that ends in .parquet"),
-        (lambda folder: (folder / "bad.parquet").write_bytes(b"PAR1 no") and folder / "bad.parquet", "bad.parquet: not a readable Parquet file"),
-        (lambda folder: write(folder / "w.parquet", [{"content": "x", "url": "u", "lang": "de"}]), "no column 'text' (it has: content, url, lang)"),
+        (
+            lambda folder: (folder / "bad.parquet").write_bytes(b"PAR1 no") and folder / "bad.parquet",
+            "bad.parquet: not a readable Parquet file",
+        ),
+        (
+            lambda folder: write(folder / "w.parquet", [{"content": "x", "url": "u", "lang": "de"}]),
+            "no column 'text' (it has: content, url, lang)",
+        ),
         (lambda folder: write(folder / "w.jsonl", [{"content": "x"}]), "no key 'text' (it has: content)"),
-        (lambda folder: (folder / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 99)[:-20]) and folder / "cut.jsonl.gz", "cut.jsonl.gz"),
+        (
+            lambda folder: (folder / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 99)[:-20]) and folder / "cut.jsonl.gz",
+            "cut.jsonl.gz",
+        ),
         (lambda folder: write(folder / "fi.jsonl", [page(1, "fi")]), "found: fi (1)"),
     ],
     ids=["missing", "empty", "nothing to read", "corrupt", "column", "key", "cut off", "other language"],

@@ -17,7 +17,6 @@ from pathlib import Path
 from xl.engines.gguf import gemma_tokenizer
 from xl.errors import MissingExtra, UserError, require
 
-
 CONVERSION = 1
 """Raised when the conversion changes, so that folders of the old one are left alone."""
 
@@ -145,10 +144,7 @@ def convert(name: str) -> Path:
         gguf.parent, gguf_file=gguf.name, quantization_config=quantization, dtype=torch.bfloat16
     )
     weights.save_pretrained(temporary)
-    if model.is_gemma:
-        tokenizer = gemma_tokenizer(gguf)
-    else:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = gemma_tokenizer(gguf) if model.is_gemma else transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)

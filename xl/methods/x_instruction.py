@@ -9,7 +9,7 @@ from xl.pages.language import LANGUAGE_NAMES
 from xl.pages.quality import page_filters
 from xl.pairs.contrasts import draw_contrasts
 from xl.pairs.mix import choose_pairs
-from xl.pairs.rate import keep_margin, keep_rating, likelihood_margin, rate_pair
+from xl.pairs.rate import keep_margin, keep_rating, likelihood_margin, rate_pair, scoring_prefix
 from xl.pairs.reverse import keep_instruction, reverse_instruction
 from xl.pairs.topics import topic
 from xl.recipe import Recipe, semantic
@@ -27,7 +27,7 @@ _PAGE_COLUMNS = pa.schema(
     ]
 )
 _MARGIN_COLUMNS = pa.schema([("margin", pa.float64()), ("rank", pa.int64()), ("own_logprob", pa.float64())])
-_RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.string())])
+_RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.int64())])
 _THRESHOLDS = ("min_margin", "max_rank", "min_rating")
 
 
@@ -55,8 +55,11 @@ def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
     if recipe.rating.rater == "likelihood":
         plan.append(draw_contrasts(recipe.rating.num_contrasts, recipe.seed))
         rate, columns, keep = likelihood_margin(recipe.rating), _MARGIN_COLUMNS, keep_margin(recipe.rating)
+        rating |= {"prompts": [scoring_prefix("{instruction}", "{language}")]}
     else:
-        rate, columns, keep = rate_pair(recipe.rating), _RATING_COLUMNS, keep_rating(recipe.rating)
+        ask = rate_pair(recipe.rating)
+        rate, columns, keep = ask, _RATING_COLUMNS, keep_rating(recipe.rating)
+        rating |= {"prompts": [ask.prompt.chat, ask.prompt.base]}
     plan.append(RowStage("rated", (rate,), columns, {"rating": rating, **rater}, model="writer" if same_engine else "rater"))
     # The thresholds stand in a stage of their own: to try others costs no call to the rater.
     plan.append(RowStage("accepted", (keep, _add_topic), pa.schema([("topic", pa.string())]), {"rating": thresholds}))

@@ -1,0 +1,168 @@
+"""Whole runs on a local Ray with the scripted engine, through the command line."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.chaos import SETTINGS, STAGES, kill_and_compare
+from tests.fault_server import FaultServer
+from tests.support import ROOT, assert_balanced, command, german_pages, ledger, outcomes, recipe, rows, succeeded, traced, xl
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run over the sample pages, clean and dirty; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    languages = ["ar", "de", "es", "ga", "sw", "th", "tr", "vi"]
+    pages = {"from": ["jobs/samples/pages", "jobs/samples/dirty.jsonl"], "lang": "lang"}
+    path = recipe(folder / "recipe.yaml", [], languages=languages, pages=pages)
+    succeeded(xl("run", path, "--out", folder / "run", env={"XL_SCRIPTED_TRACE": str(folder / "trace")}))
+    return folder
+
+
+def copy(finished: Path, folder: Path) -> Path:
+    shutil.copytree(finished, folder, dirs_exist_ok=True)
+    return folder
+
+
+def test_every_row_is_accounted_for_in_every_stage_and_language(finished: Path) -> None:
+    assert_balanced(finished / "run", STAGES)
+    total = sum(entry["in"] for entry in ledger(finished / "run")["pages"].values())
+    assert total == sum(len(p.read_text("utf-8").splitlines()) for p in (ROOT / "jobs" / "samples").rglob("*.jsonl"))
+
+
+def test_the_dirty_sample_pages_are_dropped_for_their_reason_and_the_clean_ones_kept(finished: Path) -> None:
+    expected = {(d["url"], d["lang"]): d["reason"] for d in map(json.loads, (ROOT / "jobs/samples/dirty.jsonl").open(encoding="utf-8"))}
+    found = {(r["url"], r["lang"]): r["reason"] for stage in ("pages", "unique") for r in rows(finished / "run", stage)}
+    # Of two equal pages the one with the smaller id stays: either the dirty copy or the clean page it was made from.
+    dirty = [key for key, reason in expected.items() if reason != "duplicate"]
+    right = [key for key in dirty if found[key] == expected[key]]
+    clean = [reason for (url, _), reason in found.items() if "pages.example" in url and reason != "duplicate"]
+    lost = sum(reason is not None for reason in clean)
+    print(f"\ndirty pages: {len(right)} of {len(dirty)} dropped for the right reason; clean pages: {lost} of {len(clean)} dropped")
+    assert len(right) >= 0.95 * len(dirty)
+    assert lost <= 0.05 * len(clean)
+    duplicates = sum(entry["dropped"].get("duplicate", 0) for entry in ledger(finished / "run")["unique"].values())
+    assert duplicates == sum(reason == "duplicate" for reason in expected.values())
+
+
+def test_the_dataset_loads_in_datasets_as_parquet_and_as_json_lines(finished: Path) -> None:
+    import datasets
+
+    kept = sum(entry["kept"] for entry in ledger(finished / "run")["dataset"].values())
+    folder = finished / "run" / "dataset"
+    by_card = datasets.load_dataset(str(folder), split="train", cache_dir=str(finished / "cache"))
+    lines = datasets.load_dataset("json", data_files=str(folder / "train.jsonl"), split="train", cache_dir=str(finished / "cache"))
+    assert len(by_card) == len(lines) == kept > 0
+    assert [turn["role"] for turn in by_card[0]["messages"]] == ["user", "assistant"]
+    assert by_card[0]["messages"][1]["content"] == by_card[0]["response"]
+
+
+def test_the_same_command_on_a_finished_run_does_nothing_and_says_so(finished: Path) -> None:
+    before = traced(finished / "trace")
+    said = succeeded(xl("run", finished / "recipe.yaml", "--out", finished / "run", timeout=30))
+    assert "nothing to do" in said
+    assert traced(finished / "trace") == before
+
+
+def test_trace_tells_the_life_of_a_kept_and_of_a_dropped_page(finished: Path) -> None:
+    kept = rows(finished / "run", "dataset")[0]["id"]
+    told = succeeded(xl("trace", finished / "run", kept))
+    assert all(f"{stage}: " in told for stage in STAGES)
+    assert "instruction:" in told and "reverse_instruction:" in told
+    dropped = next(row for row in rows(finished / "run", "pages") if row["reason"] == "mojibake")
+    told = succeeded(xl("trace", finished / "run", dropped["id"][:12]))
+    assert "dropped (mojibake)" in told and "text:" in told
+
+
+def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_touch(finished: Path, tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path)
+    changed = ["--set", "rating.min_margin=0.3", "--out", folder / "run"]
+    refused = xl("run", folder / "recipe.yaml", *changed)
+    assert refused.returncode == 2
+    assert "rating.min_margin: 0.1 → 0.3" in refused.stderr and "accepted, dataset" in refused.stderr
+    assert "Traceback" not in refused.stderr and refused.stderr.count("\n") == 1
+    env = {"XL_SCRIPTED_TRACE": str(folder / "trace-redo")}
+    succeeded(xl("run", folder / "recipe.yaml", *changed, "--redo", env=env))
+    assert traced(folder / "trace-redo").total() == 0, "a threshold costs no call to a model"
+    assert_balanced(folder / "run", STAGES)
+    kept = [row for row in rows(folder / "run", "accepted") if row["status"] == "kept"]
+    assert kept and all(row["margin"] >= 0.3 for row in kept)
+
+
+def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path) -> None:
+    pages = german_pages(tmp_path / "in" / "de", 30)
+    path = recipe(tmp_path / "recipe.yaml", tmp_path / "in")
+    env = {"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}
+    succeeded(xl("run", path, "--out", tmp_path / "run", env=env))
+    asked = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
+    german_pages(pages, 10, first=500)
+    shutil.copy(ROOT / "jobs" / "samples" / "pages" / "sw.jsonl", tmp_path / "in" / "sw.jsonl")
+    succeeded(xl("run", path, "--out", tmp_path / "run", "--set", "languages=[de, sw]", env=env))
+    now = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
+    assert (asked, now) == (30, 30 + 10 + 44)
+    assert_balanced(tmp_path / "run", STAGES)
+
+
+def test_two_runs_side_by_side_finish_both_and_a_second_driver_in_one_folder_is_refused(tmp_path: Path) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 40))
+    runs = [subprocess.Popen(command("run", path, "--out", tmp_path / name), cwd=ROOT, stdout=subprocess.DEVNULL) for name in "ab"]
+    while not (tmp_path / "a" / "run.json").exists():
+        assert runs[0].poll() is None
+    second = xl("run", path, "--out", tmp_path / "a")
+    family = [child for run in runs for child in psutil.Process(run.pid).children(recursive=True)]
+    assert [run.wait(300) for run in runs] == [0, 0]
+    assert second.returncode == 2 and "another run is at work there" in second.stderr
+    assert outcomes(tmp_path / "a") == outcomes(tmp_path / "b")
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], "something was left running"
+
+
+def test_with_an_endpoint_that_fails_often_every_row_is_accounted_for_and_a_retry_completes_them(tmp_path: Path) -> None:
+    asyncio.run(_endpoint_that_fails_often(tmp_path))
+
+
+async def _endpoint_that_fails_often(folder: Path) -> None:
+    run = folder / "run"
+    async with FaultServer(fault_ratio=0.3, seed=5) as server:
+        writer = {"model": "scripted", "engine": "openai", "url": server.url, "timeout_seconds": 1.0, "max_attempts": 2, "concurrency": 16}
+        path = recipe(folder / "recipe.yaml", german_pages(folder / "in", 60), models={"writer": writer})
+        succeeded(await asyncio.to_thread(xl, "run", path, "--out", run))
+        assert_balanced(run, STAGES)
+        assert _failed(run), "with two attempts some rows must fail, or this test shows nothing"
+        patient = ["--set", "models.writer.max_attempts=12", "--retry-failed"]
+        succeeded(await asyncio.to_thread(xl, "run", path, "--out", run, *patient))
+    assert_balanced(run, STAGES)
+    assert not _failed(run)
+
+
+def _failed(run: Path) -> int:
+    return sum(sum(entry["failed"].values()) for stage in ledger(run).values() for entry in stage.values())
+
+
+@pytest.mark.chaos
+def test_random_kills_lose_and_double_no_row(tmp_path: Path) -> None:
+    kills = kill_and_compare(6, SETTINGS["scripted"], seed=11, folder=tmp_path)
+    assert kills.total() == 6
+
+
+def test_a_run_continues_on_two_cpus(tmp_path: Path) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 200))
+    data = yaml.safe_load(path.read_text())
+    data["models"]["writer"] |= {"delay_seconds": 0.5, "max_num_seqs": 8}
+    path.write_text(yaml.safe_dump(data))
+    arguments = command("run", path, "--out", tmp_path / "run", "--num-cpus", "2")
+    driver = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not list((tmp_path / "run").glob("stages/pairs/log/*/*.arrow")):
+        assert driver.poll() is None, "the run ended before it could be killed"
+    driver.kill()
+    driver.wait()
+    succeeded(xl(*arguments[3:]))
+    assert_balanced(tmp_path / "run", STAGES)

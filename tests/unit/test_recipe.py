@@ -1,0 +1,75 @@
+"""A recipe is checked before anything starts; every mistake is one line that names the key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xl.errors import UserError
+from xl.recipe import Model, check_recipe, load_recipe, parse_override, semantic
+
+GOOD: dict[str, Any] = {
+    "method": "x_instruction",
+    "languages": ["de", "swh_Latn", "tha"],
+    "pages": {"from": "pages"},
+    "models": {"writer": {"model": "packaged/gemma-3-270m"}},
+}
+
+
+def test_language_codes_of_other_standards_are_understood() -> None:
+    assert check_recipe(GOOD, "r").languages == ("de", "sw", "th")
+
+
+def test_a_bare_no_is_norwegian(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(GOOD).replace("- swh_Latn", "- no"))
+    assert "no" in load_recipe(tmp_path / "r.yaml").languages
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pairs": {"per_langauge": 5}}, "unknown key `pairs.per_langauge`; did you mean `per_language`?"),
+        ({"train": {}}, "unknown key `train`"),
+        ({"languages": ["de", "xq"]}, "unknown language 'xq'"),
+        ({"languages": ["German"]}, "did you mean de?"),
+        ({"languages": []}, "`languages`"),
+        ({"pages": {}}, "`pages.from` is missing"),
+        ({"method": "y_instruction"}, "`method`"),
+        ({"models": {"writer": {"model": "m", "engine": "openai"}}}, "engine: openai needs the endpoint's `url`"),
+        ({"models": {"writer": {"model": "m", "url": "http://x"}}}, "`url` belongs to engine: openai"),
+        ({"models": {"writer": {"model": "m", "replicas": [4, 2]}}}, "replicas: [4, 2]"),
+        ({"models": {"writer": {"model": "m", "tensor_parallel": 4, "gpus": 2}}}, "needs gpus: 4"),
+        ({"pairs": {"per_language": -1}}, "`pairs.per_language`"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_recipe({**GOOD, **change}, "my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no recipe"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "bad.yaml").write_text("languages: [de\npages: {")
+    with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML") as caught:
+        load_recipe(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_reach_nested_keys_and_are_read_as_yaml(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(GOOD))
+    overrides = dict(parse_override(text) for text in ("pairs.per_language=10", "pages.from=../a/*/*.parquet", "languages=[fi, no]"))
+    recipe = load_recipe(tmp_path / "r.yaml", overrides)
+    assert (recipe.pairs.per_language, recipe.pages.from_, recipe.languages) == (10, ("../a/*/*.parquet",), ("fi", "no"))
+    with pytest.raises(UserError, match="key.subkey=value"):
+        parse_override("nonsense")
+
+
+def test_keys_that_cannot_change_a_row_do_not_count() -> None:
+    plain = semantic(Model(model="m"))
+    assert plain == semantic(Model(model="m", gpus=8, tensor_parallel=8, replicas=(1, 9), max_num_seqs=7, max_attempts=3))
+    assert plain != semantic(Model(model="m", max_model_len=99))
