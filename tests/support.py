@@ -105,7 +105,7 @@ def traced(path: Path) -> Counter[str]:
     return Counter(path.read_text("ascii").split("\n")[:-1]) if path.exists() else Counter()
 
 
-def wait_until_gone(processes: list[psutil.Process], seconds: float = 40) -> list[psutil.Process]:
+def wait_until_gone(processes: list[psutil.Process], seconds: float = 120) -> list[psutil.Process]:
     """The processes that are still alive after so long."""
     end = time.monotonic() + seconds
     alive = processes

@@ -49,6 +49,8 @@ class Model(Strict):
     gpus: Annotated[float, EXECUTION] = Field(0, ge=0)
     """GPUs of one replica; 0 runs on CPU."""
     cpus: Annotated[float, EXECUTION] = Field(1, gt=0)
+    threads: Annotated[int | None, EXECUTION] = Field(None, gt=0)
+    """Threads of one replica on CPU; by default as many as its machine has cores."""
     replicas: Annotated[tuple[int, int], EXECUTION] = (1, 1)
     """Fewest and most copies of the engine."""
     tensor_parallel: Annotated[int, EXECUTION] = Field(1, gt=0)

@@ -65,7 +65,7 @@ def test_overrides_reach_nested_keys_and_are_read_as_yaml(tmp_path: Path) -> Non
     overrides = dict(parse_override(text) for text in ("pairs.per_language=10", "pages.from=../a/*/*.parquet", "languages=[fi, no]"))
     recipe = load_recipe(tmp_path / "r.yaml", overrides)
     assert (recipe.pairs.per_language, recipe.pages.from_, recipe.languages) == (10, ("../a/*/*.parquet",), ("fi", "no"))
-    with pytest.raises(UserError, match="key.subkey=value"):
+    with pytest.raises(UserError, match=r"key\.subkey=value"):
         parse_override("nonsense")
 
 

@@ -20,6 +20,9 @@ class VLLMEngine:
         on_cpu = model.gpus == 0
         if on_cpu:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(model.kv_cache_gib))))
+            # By default vLLM ties itself to some cores and leaves one out: half of a small machine.
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+            os.environ["OMP_NUM_THREADS"] = str(model.threads or os.cpu_count() or 1)
         require("vllm", "cpu" if on_cpu else "gpu")
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

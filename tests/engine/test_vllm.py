@@ -1,0 +1,102 @@
+"""Real vLLM on CPU with packaged weights. The engine takes a minute to start, so one run and one engine serve all tests here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import STAGES
+from tests.support import ROOT, assert_balanced, ledger, recipe, rows, succeeded, xl
+
+pytestmark = pytest.mark.engine
+
+GEMMA = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 16}
+
+_SCRIPT = """
+import asyncio, json
+from xl.ask import Message, Request, Sampling
+from xl.engines.models import prepare, resolve
+from xl.engines.vllm import VLLMEngine
+from xl.recipe import Model
+
+async def main():
+    model = Model(model="packaged/smollm2-135m-instruct", max_model_len=512, max_num_seqs=8)
+    found = resolve(model.model)
+    prepare(found)
+    engine = VLLMEngine(model, found.path, found.chat)
+    ask = (Message("user", "Say one word about the sea."),)
+    hot = Sampling(max_tokens=12, temperature=1.0)
+    drawn = [(await engine.complete(Request(hot, seed, ask))).text for seed in (1, 1, 2)]
+    choice = await engine.complete(Request(Sampling(max_tokens=4, choices=("0", "1", "2"), num_logprobs=10), 0, ask))
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    shaped = await engine.complete(Request(Sampling(max_tokens=30, json_schema=schema), 0, ask))
+    likely = await engine.score("The capital of France is", " Paris, a city on the Seine.", 20)
+    unlikely = await engine.score("The capital of France is", " banana table seven green.", 20)
+    await engine.close()
+    print("RESULT", json.dumps({"chat": engine.chat, "drawn": drawn, "choice": choice.text, "logprobs": dict(choice.first_logprobs),
+        "shaped": shaped.text, "likely": likely.mean, "unlikely": unlikely.mean, "tokens": [choice.prompt_tokens, choice.output_tokens]}))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict:  # type: ignore[type-arg]
+    script = tmp_path_factory.mktemp("engine") / "script.py"
+    script.write_text(_SCRIPT, "utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT")).removeprefix("RESULT "))
+
+
+def test_a_seed_gives_the_same_draw_again_and_another_seed_another(answers: dict) -> None:  # type: ignore[type-arg]
+    first, again, other = answers["drawn"]
+    assert first == again != other
+
+
+def test_a_choice_is_one_of_the_choices_and_has_its_log_probabilities(answers: dict) -> None:  # type: ignore[type-arg]
+    assert answers["choice"] in {"0", "1", "2"}
+    assert {"0", "1", "2"} & set(answers["logprobs"]) and all(value <= 0 for value in answers["logprobs"].values())
+
+
+def test_a_json_schema_shapes_the_answer(answers: dict) -> None:  # type: ignore[type-arg]
+    assert json.loads(answers["shaped"])["n"] in {1, 2}
+
+
+def test_a_sensible_continuation_scores_higher_and_tokens_are_counted(answers: dict) -> None:  # type: ignore[type-arg]
+    assert answers["likely"] > answers["unlikely"]
+    assert answers["chat"] and min(answers["tokens"]) > 0
+
+
+def test_pages_become_pairs_on_the_real_engine(tmp_path: Path) -> None:
+    pages = {"from": ["jobs/samples/pages/de.jsonl", "jobs/samples/pages/tr.jsonl"]}
+    path = recipe(
+        tmp_path / "recipe.yaml",
+        [],
+        languages=["de", "tr"],
+        pages=pages,
+        models={"writer": GEMMA},
+        rating={"num_contrasts": 2, "num_tokens": 24},
+    )
+    succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "12", timeout=900))
+    assert_balanced(tmp_path / "run", STAGES)
+    pairs = ledger(tmp_path / "run")["pairs"]
+    assert sum(entry["in"] for entry in pairs.values()) == 24
+    assert sum(entry["kept"] for entry in pairs.values()) >= 12, "a base model of 270M parameters writes an English request for most pages"
+    usage = [entry for row in rows(tmp_path / "run", "rated") for entry in row["_usage"]]
+    assert {entry["ask"] for entry in usage} == {"likelihood_margin"} and all(entry["prompt_tokens"] > 50 for entry in usage)
+
+
+def test_packaged_weights_read_words_not_letters() -> None:
+    from transformers import AutoTokenizer
+
+    from xl.engines.models import prepare, resolve
+
+    found = resolve("packaged/gemma-3-270m")
+    prepare(found)
+    tokenizer = AutoTokenizer.from_pretrained(found.path)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("The river is long.")["input_ids"]) == ["<bos>", "The", "▁river", "▁is", "▁long", "."]
+    assert tokenizer.decode(tokenizer("Ein Haus: naïve  x 🙂", add_special_tokens=False)["input_ids"]) == "Ein Haus: naïve  x 🙂"
