@@ -36,17 +36,17 @@ def german_pages(folder: Path, count: int, first: int = 0, files: int = 1) -> Pa
                 f"Besonders wichtig ist ihm die Geschichte mit dem Wort {c}, die er zum {n}. Mal erzählt. "
                 f"Am Ende des Tages kehren alle nach Hause zurück und denken noch lange darüber nach, was der Band {n} bedeutet."
             )
-            lines.append(json.dumps({"url": f"https://a.example/{n}", "text": text}, ensure_ascii=False) + "\n")
+            lines.append(json.dumps({"url": f"https://a.example/{n}", "lang": "de", "text": text}, ensure_ascii=False) + "\n")
         (folder / f"part-{first}-{number}.jsonl").write_text("".join(lines), "utf-8")
     return folder
 
 
-def recipe(path: Path, pages: Path | list[str], **changes: Any) -> Path:
+def recipe(path: Path, pages: Path | dict[str, Any], **changes: Any) -> Path:
     """A recipe with the scripted engine; `changes` replace top-level keys."""
     data: dict[str, Any] = {
         "method": "x_instruction",
         "languages": ["de"],
-        "pages": {"from": str(pages) if isinstance(pages, Path) else pages},
+        "pages": {"from": str(pages), "lang": "lang"} if isinstance(pages, Path) else pages,
         "models": {"writer": {"model": "scripted", "engine": "scripted"}},
         "seed": 7,
     }

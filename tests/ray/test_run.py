@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     languages = ["ar", "de", "es", "ga", "sw", "th", "tr", "vi"]
     pages = {"from": ["jobs/samples/pages", "jobs/samples/dirty.jsonl"], "lang": "lang"}
-    path = recipe(folder / "recipe.yaml", [], languages=languages, pages=pages)
+    path = recipe(folder / "recipe.yaml", pages, languages=languages)
     succeeded(xl("run", path, "--out", folder / "run", env={"XL_SCRIPTED_TRACE": str(folder / "trace")}))
     return folder
 

@@ -112,6 +112,7 @@ def test_parquet_text_that_is_not_utf8_fails_its_row_alone(tmp_path: Path) -> No
         ("/data/lang=ga/x.jsonl", "ga"),
         ("/samples/th.jsonl.zst", "th"),
         ("/data/web/part.parquet", None),
+        ("/home/it/in/part.jsonl", None),
     ],
 )
 def test_folders_and_files_named_for_a_language_say_it(path: str, lang: str | None) -> None:

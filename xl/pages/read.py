@@ -117,12 +117,18 @@ def _expand(pattern: str) -> list[SourceFile]:
 
 
 def language_of_path(path: str) -> str | None:
-    """The language that a file's name or the nearest folder above it is named for: `…/de/part-0.parquet`, `…/swh_Latn/…`, `ga.jsonl`."""
+    """The language that a file or the folder it is in is named for: `…/de/part-0.parquet`, `ga.jsonl`, `…/lang=sw/…`.
+
+    Further up only names that cannot mean anything else count: `…/swh_Latn/train/part-0.parquet` does, `/home/it/data/part-0.parquet`
+    does not.
+    """
     parts = path.split("/")
-    stem = parts[-1].split(".")[0]
-    for part in [stem, *reversed(parts[:-1])]:
+    near = [parts[-1].split(".")[0], *parts[-2:-1]]
+    for part in near + [part for part in reversed(parts[:-2]) if "_" in part or "=" in part]:
         name = part.split("=")[-1]
-        if re.fullmatch(r"[a-z]{2,3}(_[A-Z][a-z]{3})?", name) and (lang := canonical_language(name)):
+        lang = canonical_language(name) if re.fullmatch(r"[a-z]{2,3}(_[A-Z][a-z]{3})?", name) else None
+        # Withdrawn codes such as `in` are likelier words than languages.
+        if lang and (lang == name or len(name) > 2):
             return lang
     return None
 

@@ -1,0 +1,39 @@
+"""What the documents say can be done."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.support import ROOT
+from xl.cli import app
+from xl.recipe import load_recipe
+
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_is_valid(path: Path) -> None:
+    assert load_recipe(path).languages
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_exists_with_its_options(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+        return
+    assert words[0] == "xl"
+    told = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200"})
+    assert told.exit_code == 0
+    assert all(word in told.output for word in words if word.startswith("--"))
+    assert all((ROOT / word).exists() for word in words if word.startswith("jobs/"))
+
+
+def test_the_files_to_read_first_are_there() -> None:
+    listed = re.findall(r"^\d\. (.*)$", README, re.M)
+    paths = [path for line in listed for path in re.findall(r"`([^`]+)`", line)]
+    assert len(paths) >= 6 and all((ROOT / path).exists() for path in paths)
