@@ -1,0 +1,55 @@
+"""A user's mistake ends the command with exit code 2 and one line that says what was wrong and where."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fault_server import FaultServer
+from tests.support import german_pages, recipe, xl
+
+pytestmark = pytest.mark.ray
+
+
+def complaint(folder: Path, writer: dict[str, Any], env: dict[str, str] | None = None) -> str:
+    """The one line that a run with this writer ends with."""
+    path = recipe(folder / "recipe.yaml", german_pages(folder / "pages", 8), models={"writer": writer})
+    done = xl("run", path, "--out", folder / "run", env=env)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("xl: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
+    assert "no model folder '/nowhere/model'" in complaint(tmp_path, {"model": "/nowhere/model"})
+
+
+def test_an_unknown_packaged_model_is_told_with_those_there_are(tmp_path: Path) -> None:
+    assert "packaged/gemma-3-270m" in complaint(tmp_path, {"model": "packaged/nothing"})
+
+
+def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    assert "http://127.0.0.1:9/v1" in complaint(
+        tmp_path, {"model": "m", "engine": "openai", "url": "http://127.0.0.1:9/v1", "max_attempts": 1}
+    )
+
+
+def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path) -> None:
+    async def go() -> str:
+        async with FaultServer(api_key="right") as server:
+            writer = {"model": "scripted", "engine": "openai", "url": server.url, "api_key_env": "MY_KEY"}
+            return await asyncio.to_thread(complaint, tmp_path, writer, {"MY_KEY": "planted-secret"})
+
+    line = asyncio.run(go())
+    assert "MY_KEY" in line and "planted-secret" not in line
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert b"planted-secret" not in everything
+
+
+def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    assert "holds other files (thesis.txt)" in complaint(tmp_path, {"model": "scripted", "engine": "scripted"})
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
