@@ -48,6 +48,12 @@ SETTINGS = {
         (2.0, 22.0),
         ("driver", "engine actor", "row worker"),
     ),
+    "quick": Setting(
+        400,
+        {"model": "scripted", "engine": "scripted", "delay_seconds": 0.25, "max_num_seqs": 32},
+        (6.0, 16.0),
+        ("driver", "engine actor", "row worker"),
+    ),
     "vllm": Setting(
         160,
         {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 16},

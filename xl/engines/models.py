@@ -6,6 +6,7 @@ user's cache, because vLLM and transformers read those at full speed.
 
 import fcntl
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -152,11 +153,14 @@ def convert(name: str) -> Path:
 
 
 def _gguf_file(model: PackagedModel) -> Path:
+    """The weights of a package: a file beside its code, or parts that the package puts together."""
+    spec = importlib.util.find_spec(model.module)
+    assert spec is not None and spec.origin is not None
+    beside = next(Path(spec.origin).parent.glob("*.gguf"), None)
+    if beside is not None:
+        return beside
     package = importlib.import_module(model.module)
-    if hasattr(package, "assemble"):
-        return Path(package.assemble(cache_folder() / "gguf" / package.MODEL_NAME))
-    assert package.__file__ is not None
-    return next(Path(package.__file__).parent.glob("*.gguf"))
+    return Path(package.assemble(cache_folder() / "gguf" / package.MODEL_NAME))
 
 
 def _sha256(path: Path) -> str:
