@@ -73,14 +73,8 @@ def test_a_sensible_continuation_scores_higher_and_tokens_are_counted(answers: d
 
 def test_pages_become_pairs_on_the_real_engine(tmp_path: Path) -> None:
     pages = {"from": ["jobs/samples/pages/de.jsonl", "jobs/samples/pages/tr.jsonl"]}
-    path = recipe(
-        tmp_path / "recipe.yaml",
-        [],
-        languages=["de", "tr"],
-        pages=pages,
-        models={"writer": GEMMA},
-        rating={"num_contrasts": 2, "num_tokens": 24},
-    )
+    rating = {"num_contrasts": 2, "num_tokens": 24}
+    path = recipe(tmp_path / "recipe.yaml", pages, languages=["de", "tr"], models={"writer": GEMMA}, rating=rating)
     succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "12", timeout=900))
     assert_balanced(tmp_path / "run", STAGES)
     pairs = ledger(tmp_path / "run")["pairs"]
