@@ -117,8 +117,10 @@ def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:
     return changes
 
 
-def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, redo: bool) -> list[str]:
+def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, pages: Mapping[str, Any], redo: bool) -> list[str]:
     """Refuse a recipe that would mix with what the run holds, or make room for it; returns the stages that were cleared.
+
+    `source` is the fingerprint of how pages are read, `pages` the settings that it was made from.
 
     Raises:
         UserError: names the keys that differ and the stages that would be redone.
@@ -131,8 +133,9 @@ def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, redo: b
     if not stale and not unknown:
         return []
     if not redo:
-        keys = [key for keys in changed_keys(run, stages).values() for key in keys] or ["the method's list of stages"]
-        listed = "; ".join(dict.fromkeys(keys))
+        before = {key: value for key, value in run.info.get("recipe", {}).get("pages", {}).items() if key in pages}
+        keys = [*_differences("pages", before, _plain(pages)), *(key for keys in changed_keys(run, stages).values() for key in keys)]
+        listed = "; ".join(dict.fromkeys(keys)) or "the method's list of stages"
         raise UserError(
             f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
             "Use --redo to redo those and keep the rest, --fresh to start over, or another --out"

@@ -58,8 +58,12 @@ class Job:
     @property
     def source_fingerprint(self) -> str:
         """Hash of how pages are read. Which files and languages there are does not count: more of them extend a run."""
-        pages = self.recipe.pages.model_dump(mode="json", exclude={"from_"})
-        return hashlib.blake2b(json.dumps(pages, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps(self.source_settings, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    @property
+    def source_settings(self) -> dict[str, Any]:
+        """How pages are read: everything but where they are."""
+        return self.recipe.pages.model_dump(mode="json", exclude={"from_"})
 
 
 def resolve_models(recipe: Recipe) -> dict[str, ResolvedModel]:
@@ -93,7 +97,9 @@ def run_recipe(recipe: Recipe, out: Path, options: Options, console: Console) ->
         job = Job(recipe, run, options, console, models, method_stages(recipe, models))
         if options.fresh:
             _start_over(run)
-        cleared = folder.check_fingerprints(run, job.stages, job.source_fingerprint, options.redo)
+        if run.info.get("cleaned") and (options.retry_failed or not _is_up_to_date(job)):
+            raise UserError(f"{out} was cleaned: the rows that more work would start from are gone. Use --fresh, or another --out")
+        cleared = folder.check_fingerprints(run, job.stages, job.source_fingerprint, job.source_settings, options.redo)
         if cleared:
             console.print(f"redoing {', '.join(cleared)}", highlight=False)
         if not options.retry_failed and _is_up_to_date(job):

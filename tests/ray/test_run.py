@@ -98,6 +98,23 @@ def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_tou
     assert kept and all(row["margin"] >= 0.3 for row in kept)
 
 
+def test_other_columns_are_refused_by_name(finished: Path) -> None:
+    refused = xl("run", finished / "recipe.yaml", "--out", finished / "run", "--set", "pages.source=other")
+    assert refused.returncode == 2
+    assert "pages.source: web → other" in refused.stderr
+
+
+def test_a_cleaned_run_is_smaller_and_still_tells_what_became_of_its_rows(finished: Path, tmp_path: Path) -> None:
+    run = copy(finished, tmp_path) / "run"
+    before, dropped = ledger(run), next(row for row in rows(run, "pages") if row["reason"] == "mojibake")
+    assert "freed" in succeeded(xl("clean", run))
+    assert ledger(run) == before
+    assert "dropped (mojibake)" in succeeded(xl("trace", run, dropped["id"]))
+    assert "nothing to do" in succeeded(xl("run", tmp_path / "recipe.yaml", "--out", run))
+    extended = xl("run", tmp_path / "recipe.yaml", "--out", run, "--limit", "5")
+    assert extended.returncode == 2 and "was cleaned" in extended.stderr
+
+
 def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path) -> None:
     pages = german_pages(tmp_path / "in" / "de", 30)
     path = recipe(tmp_path / "recipe.yaml", tmp_path / "in")
