@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 
 from tests.support import assert_balanced, command, german_pages, outcomes, recipe, succeeded, traced, wait_until_gone, xl
+from xl.execute import max_rows_redone
+from xl.recipe import Model
 
 STAGES = ["pages", "unique", "pairs", "contrasts", "rated", "accepted", "dataset"]
 
@@ -100,9 +102,8 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
 
 
 def bound_of_one_kill(setting: Setting) -> int:
-    """Requests that may be under way at one worker: tables in flight, rows a table, requests a row (five for the margin)."""
-    calls = max(2, -(-2 * int(str(setting.writer["max_num_seqs"])) // 16))
-    return (calls + 2) * 16 * 5
+    """Requests that may be under way when a process is killed: rows under way, five requests a row for the margin."""
+    return 5 * max_rows_redone(Model.model_validate(setting.writer))
 
 
 def _disturbed(path: Path, run: Path, env: dict[str, str], setting: Setting, draw: random.Random, kills: Counter[str], most: int) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from xl.ask import Drop
 from xl.errors import UserError, require
 from xl.progress import StageProgress
+from xl.recipe import Model
 from xl.records import Row, Status
 from xl.stage import WholeStage
 from xl.store import Incomplete, InputShard, StageStore
@@ -184,7 +185,7 @@ def _workers(plan: Plan) -> dict[str, Any]:
     if plan.model is None:
         num_workers = max(1, int(ray.available_resources().get("CPU", 1)))
         return {"num_cpus": 1, "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, max_tasks_in_flight_per_actor=2)}
-    concurrency = num_calls(plan)
+    concurrency = num_calls(plan.model)
     low, high = (1, 1) if plan.model.engine == "openai" else plan.model.replicas
     pool = ray.data.ActorPoolStrategy(
         min_size=low, max_size=high, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
@@ -192,18 +193,15 @@ def _workers(plan: Plan) -> dict[str, Any]:
     return {"num_cpus": 0, "compute": pool}
 
 
-def num_calls(plan: Plan) -> int:
+def num_calls(model: Model) -> int:
     """Tables of rows that a worker walks at once: twice what its engine can batch, so that the engine never waits for rows."""
-    assert plan.model is not None
-    wide = plan.model.concurrency if plan.model.engine == "openai" else plan.model.max_num_seqs
+    wide = model.concurrency if model.engine == "openai" else model.max_num_seqs
     return max(2, -(-2 * wide // ENGINE_PARCEL_ROWS))
 
 
-def max_rows_redone(plan: Plan) -> int:
-    """What a kill can cost: rows under way at all workers."""
-    if plan.model is None:
-        return CPU_PARCEL_ROWS * 2 * (os.cpu_count() or 1)
-    return plan.model.replicas[1] * (num_calls(plan) + 2) * ENGINE_PARCEL_ROWS
+def max_rows_redone(model: Model) -> int:
+    """What a kill can cost in a stage that asks: rows under way at all of its workers."""
+    return model.replicas[1] * (num_calls(model) + 2) * ENGINE_PARCEL_ROWS
 
 
 def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:

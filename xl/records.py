@@ -74,11 +74,6 @@ def row_id(source: str, key: str, occurrence: int) -> str:
     return _digest(source, key, str(occurrence))
 
 
-def child_id(parent: str, key: str) -> str:
-    """Id of a row that was made from another one."""
-    return _digest(parent, key)
-
-
 def row_seed(run_seed: int, row: str, ask: str, sample: int = 0) -> int:
     """Sampling seed of one draw (31 bits), independent of which other rows there are."""
     return int(_digest(str(run_seed), row, ask, str(sample))[:8], 16) >> 1

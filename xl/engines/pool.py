@@ -107,10 +107,6 @@ class _EngineHost:
             fleet.worker_of[worker] = name
         return name, fleet.engines[name]
 
-    async def pids(self) -> int:
-        """How many engines there are."""
-        return sum(len(fleet.engines) for fleet in self._fleets.values())
-
     async def close(self) -> None:
         """End all engines."""
         engines = [engine for fleet in self._fleets.values() for engine in fleet.engines.values()]

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xl.errors import UserError
-from xl.pages.read import Pages, SourceFile, language_of_path, read_file
+from xl.pages.read import Pages, SourceFile, read_file
 from xl.records import ID_BYTES, Row, digest_of, record_key, row_id
 from xl.store import InputShard, read_json, write_atomically, write_json
 
@@ -219,11 +219,6 @@ def _plan_file(root: Path, file: SourceFile, pages: Pages, take: dict[str, int],
 def _shard(ids: list[str], langs: list[str]) -> InputShard:
     """A shard is named for its first row: the name outlives a move of the file and rows that are appended to it."""
     return InputShard(ids[0], digest_of(ids), dict(Counter(langs)))
-
-
-def languages_of_paths(files: list[SourceFile]) -> list[str]:
-    """Languages that the files' names and folders tell of."""
-    return sorted({lang for file in files if (lang := language_of_path(file.path))})
 
 
 def estimated_bytes(manifest: Manifest) -> int:
