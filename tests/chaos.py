@@ -2,9 +2,14 @@
 
 python -m tests.chaos --kills 200 --engine scripted
 python -m tests.chaos --kills 20 --engine vllm
+
+With `cluster` the drivers join a Ray that outlives them, as on a real cluster: a killed driver's workers may still be at work when
+the next driver begins. Otherwise each driver has a Ray of its own, which must be gone when it is killed.
 """
 
 import argparse
+import contextlib
+import os
 import random
 import shutil
 import signal
@@ -12,7 +17,8 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -41,15 +47,16 @@ class Setting:
     writer: dict[str, object]
     life_seconds: tuple[float, float]
     targets: tuple[str, ...]
-    env: dict[str, str] = field(default_factory=dict)
+    cluster: bool = False
 
 
 SETTINGS = {
     "scripted": Setting(
-        1_200,
-        {"model": "scripted", "engine": "scripted", "delay_seconds": 0.25, "max_num_seqs": 32},
-        (2.0, 22.0),
+        600,
+        {"model": "scripted", "engine": "scripted", "delay_seconds": 0.2, "max_num_seqs": 16},
+        (0.5, 10.0),
         ("driver", "engine actor", "row worker"),
+        cluster=True,
     ),
     "quick": Setting(
         300,
@@ -66,6 +73,24 @@ SETTINGS = {
 }
 
 
+@contextlib.contextmanager
+def cluster(wanted: bool) -> Iterator[list[str]]:
+    """A Ray that outlives the drivers, as arguments for their command line; none if it is not wanted."""
+    if not wanted:
+        yield []
+        return
+    import ray
+
+    from xl.execute import QUIET
+
+    os.environ.update(QUIET)
+    context = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        yield ["--address", context.address_info["gcs_address"]]
+    finally:
+        ray.shutdown()
+
+
 def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, say=print) -> Counter[str]:  # type: ignore[no-untyped-def]
     """Run, kill, run again … until so many kills have been survived; returns the kills by target.
 
@@ -75,29 +100,29 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
     draw = random.Random(seed)
     pages = german_pages(folder / "pages", setting.num_pages, files=2)
     path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer})
-    succeeded(
-        xl("run", path, "--out", folder / "undisturbed", env={**setting.env, "XL_SCRIPTED_TRACE": str(folder / "trace-0")}, timeout=3600)
-    )
-    expected, requests = outcomes(folder / "undisturbed"), traced(folder / "trace-0")
-    assert_balanced(folder / "undisturbed", STAGES)
     kills: Counter[str] = Counter()
-    round_ = 0
-    while kills.total() < num_kills:
-        round_ += 1
-        run, trace = folder / f"run-{round_}", folder / f"trace-{round_}"
-        before = kills.total()
-        _disturbed(path, run, {**setting.env, "XL_SCRIPTED_TRACE": str(trace)}, setting, draw, kills, num_kills)
-        here = kills.total() - before
-        assert outcomes(run) == expected, f"run {round_}: the rows differ from those of the undisturbed run"
-        assert_balanced(run, STAGES)
-        redone = (traced(trace) - requests).total()
-        bound = here * bound_of_one_kill(setting)
-        assert redone <= bound, f"run {round_}: {redone} requests were made again after {here} kills, at most {bound} may be"
-        say(
-            f"run {round_}: {here} kills ({kills.total()} in all), rows as undisturbed, {redone} requests redone (bound {bound})",
-            flush=True,
-        )
-        shutil.rmtree(run)
+    os.environ["XL_SCRIPTED_TRACE"] = str(trace := folder / "trace")
+    with cluster(setting.cluster) as join:
+        succeeded(xl("run", path, "--out", folder / "undisturbed", *join, timeout=3600))
+        expected, requests = outcomes(folder / "undisturbed"), traced(trace)
+        assert_balanced(folder / "undisturbed", STAGES)
+        round_ = 0
+        while kills.total() < num_kills:
+            round_ += 1
+            run, before = folder / f"run-{round_}", kills.total()
+            trace.unlink(missing_ok=True)
+            _disturbed(command("run", path, "--out", run, *join), setting, draw, kills, num_kills)
+            here = kills.total() - before
+            assert outcomes(run) == expected, f"run {round_}: the rows differ from those of the undisturbed run"
+            assert_balanced(run, STAGES)
+            redone = (traced(trace) - requests).total()
+            bound = here * bound_of_one_kill(setting)
+            assert redone <= bound, f"run {round_}: {redone} requests were made again after {here} kills, at most {bound} may be"
+            told = f"run {round_}: {here} kills ({kills.total()} in all), rows as undisturbed"
+            say(f"{told}, {redone} requests redone (bound {bound})" if requests else told, flush=True)
+            shutil.rmtree(run)
+        if setting.cluster:
+            _assert_gone([p for p in psutil.Process().children(recursive=True) if _matches(p, *setting.targets)])
     return kills
 
 
@@ -106,36 +131,35 @@ def bound_of_one_kill(setting: Setting) -> int:
     return 5 * max_rows_redone(Model.model_validate(setting.writer))
 
 
-def _disturbed(path: Path, run: Path, env: dict[str, str], setting: Setting, draw: random.Random, kills: Counter[str], most: int) -> None:
+def _disturbed(arguments: list[str], setting: Setting, draw: random.Random, kills: Counter[str], most: int) -> None:
     """One run to its end, however many kills that takes."""
-    import os
-
     while True:
         with tempfile.TemporaryFile("w+") as output:
-            driver = subprocess.Popen(command("run", path, "--out", run), stdout=output, stderr=output, env={**os.environ, **env})
+            driver = subprocess.Popen(arguments, stdout=output, stderr=output)
             alive = True
             while alive and driver.poll() is None:
                 try:
                     driver.wait(draw.uniform(*setting.life_seconds))
                 except subprocess.TimeoutExpired:
                     if kills.total() < most:
-                        alive = _kill_one(driver, draw.choice(setting.targets), draw, kills)
+                        alive = _kill_one(driver, setting, draw, kills)
             if alive:
                 output.seek(0)
                 assert driver.returncode == 0, output.read()[-6000:]
                 return
 
 
-def _kill_one(driver: "subprocess.Popen[bytes]", target: str, draw: random.Random, kills: Counter[str]) -> bool:
+def _kill_one(driver: "subprocess.Popen[bytes]", setting: Setting, draw: random.Random, kills: Counter[str]) -> bool:
     """Kill a process of the run; whether the driver lives on."""
-    family = psutil.Process(driver.pid).children(recursive=True)
+    target = draw.choice(setting.targets)
+    family = psutil.Process(os.getpid() if setting.cluster else driver.pid).children(recursive=True)
     if target == "driver":
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         kills[target] += 1
-        # Ray's own agents notice within two minutes; what holds rows, models or GPUs must be gone at once.
-        working = [p for p in family if not _matches(p, "ray agent")]
-        assert not (left := wait_until_gone(working)), f"left running after the driver was killed: {[p.name() for p in left]}"
+        if not setting.cluster:
+            # Ray's own agents notice within two minutes; what holds rows, models or GPUs must be gone at once.
+            _assert_gone([p for p in family if not _matches(p, "ray agent")])
         return False
     chosen = [p for p in family if _matches(p, target)]
     if chosen:
@@ -144,10 +168,15 @@ def _kill_one(driver: "subprocess.Popen[bytes]", target: str, draw: random.Rando
     return True
 
 
-def _matches(process: psutil.Process, target: str) -> bool:
+def _assert_gone(processes: list[psutil.Process]) -> None:
+    left = wait_until_gone(processes)
+    assert not left, f"left running: {[p.name() for p in left]}"
+
+
+def _matches(process: psutil.Process, *targets: str) -> bool:
     try:
-        return bool(TARGETS[target](" ".join(process.cmdline())))
-    except psutil.NoSuchProcess:
+        return any(TARGETS[target](" ".join(process.cmdline())) for target in targets)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
 
 
