@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import psutil
 
@@ -101,8 +102,8 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
     pages = german_pages(folder / "pages", setting.num_pages, files=2)
     path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer})
     kills: Counter[str] = Counter()
-    os.environ["XL_SCRIPTED_TRACE"] = str(trace := folder / "trace")
-    with cluster(setting.cluster) as join:
+    trace = folder / "trace"
+    with mock.patch.dict(os.environ, XL_SCRIPTED_TRACE=str(trace)), cluster(setting.cluster) as join:
         succeeded(xl("run", path, "--out", folder / "undisturbed", *join, timeout=3600))
         expected, requests = outcomes(folder / "undisturbed"), traced(trace)
         assert_balanced(folder / "undisturbed", STAGES)

@@ -51,14 +51,15 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     import logging
 
     local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
-    ray.init(
-        address=address or "local",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=True,
-        runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
-        **({} if address else local),
-    )
+    with _no_api_server():
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
+            **({} if address else local),
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -67,6 +68,23 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _no_api_server() -> Iterator[None]:
+    """Keep a private Ray from starting its API server.
+
+    Without a dashboard Ray starts it all the same for its usage report, and with the report switched off it still asks the metadata
+    services of three clouds where it runs (2.60, `ray/_common/usage/usage_lib.py`). Nothing here needs it.
+    """
+    from ray._private.node import Node
+
+    start = Node.start_api_server
+    Node.start_api_server = lambda self, **_: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = start
 
 
 def parallel(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:

@@ -98,6 +98,18 @@ def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_tou
     assert kept and all(row["margin"] >= 0.3 for row in kept)
 
 
+def test_fresh_starts_over_with_the_changed_recipe(finished: Path, tmp_path: Path) -> None:
+    folder = copy(finished, tmp_path)
+    changed = ["--set", "languages=[ga]", "--set", "rating.num_contrasts=2", "--out", folder / "run", "--fresh"]
+    succeeded(xl("run", folder / "recipe.yaml", *changed, env={"XL_SCRIPTED_TRACE": str(folder / "trace-fresh")}))
+    kept = {stage: entry["ga"]["kept"] for stage, entry in ledger(folder / "run").items()}
+    asked = traced(folder / "trace-fresh").total()
+    assert asked == kept["unique"] + 3 * kept["contrasts"], (
+        "every page is asked about anew: once for its instruction, thrice for its margin"
+    )
+    assert_balanced(folder / "run", STAGES)
+
+
 def test_other_columns_are_refused_by_name(finished: Path) -> None:
     refused = xl("run", finished / "recipe.yaml", "--out", finished / "run", "--set", "pages.source=other")
     assert refused.returncode == 2

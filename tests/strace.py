@@ -1,0 +1,25 @@
+"""Which other machines a command reaches out to, from its system calls and those of its children."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from tests.support import ROOT
+
+# A TCP connection is tried by `connect`; a UDP socket only sends with the others, and its descriptor shows where to.
+_TCP = re.compile(r"connect\(\d+<TCP.*?inet_(?:addr\(|pton\(AF_INET6, )\"([^\"]+)\"")
+_UDP = re.compile(r"send(?:to|msg|mmsg)\(\d+<UDP(?:v6)?:\[.*?->\[?([0-9a-fA-F.:]+)\]?:\d+\]>")
+
+
+def contacted(arguments: list[str], log: Path) -> set[str]:
+    """Addresses other than this machine's own that a command and its children reach out to."""
+    calls = ["-e", "trace=connect,sendto,sendmsg,sendmmsg", "-e", "signal=none"]
+    traced = ["strace", "-f", "--seccomp-bpf", "-yy", *calls, "-o", str(log), *arguments]
+    done = subprocess.run(traced, check=False, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    own = {address.address for addresses in psutil.net_if_addrs().values() for address in addresses}
+    text = log.read_text("utf-8", errors="replace")
+    found = {address.removeprefix("::ffff:") for address in (*_TCP.findall(text), *_UDP.findall(text))}
+    return {address for address in found if address not in own and not address.startswith("127.")}
