@@ -1,6 +1,5 @@
 """What a run folder says: its ledger, a row's life, the plan, the card and the report."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -225,9 +224,19 @@ def report(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
             lengths=lengths,
             environment=info["environment"],
             notices=notices(run),
-            recall=None,
+            recall=_language_agreement(run, names),
         )
     )
+
+
+def _language_agreement(run: RunFolder, names: list[str]) -> dict[str, float]:
+    """Per language: of the pages that came to the language check, the share that the identifier took for their declared language."""
+    agreement: dict[str, float] = {}
+    for lang, entry in sorted(run.store(run.info["stages"][0]).ledger(names).items()):
+        right = entry.kept + entry.dropped["mixed_language"]
+        if checked := right + entry.dropped["wrong_language"]:
+            agreement[lang] = right / checked
+    return agreement
 
 
 def notices(run: RunFolder) -> list[str]:
@@ -270,7 +279,7 @@ def card(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
             num_pairs=stages[-1].num_kept,
             by_language={lang: entry.kept for lang, entry in last.items()},
             method=recipe.method,
-            filters=[json.dumps({key: value}) for key, value in recipe.quality.model_dump().items()],
+            filters=[f"{key}: {value}" for key, value in recipe.quality.model_dump(mode="json").items()],
             models=[(role, model["name"], model["licence"]) for role, model in info["models"].items()],
             sources=[recipe.pages.source],
             licences=licences,
