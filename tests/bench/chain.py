@@ -1,0 +1,104 @@
+"""A chain of two asks a row (write the instruction, rate the pair) in one pass, against two passes with a barrier between them,
+and against two LLM processors of Ray Data."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.generation import WRITER
+from tests.bench.warm import Measured, WarmRuns, summary
+from tests.support import german_pages, recipe
+
+ASKS = ("pairs", "rated")
+
+
+def chain(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
+    """Tokens per second of the fused pass over those of two passes on the same engine; the order alternates."""
+    path = chain_recipe(folder, num_rows)
+    ratios: list[float] = []
+    for number in range(num_pairs):
+        measured: dict[bool, Measured] = {}
+        for fused in (True, False) if number % 2 else (False, True):
+            measured[fused] = runs.stages(path, folder / f"run-{number}-{fused}", ASKS, fused)
+        ratios.append(measured[True].tokens_per_second / measured[False].tokens_per_second)
+        print(f"chain, pair {number + 1}: {ratios[-1]:.3f} of two passes with a barrier", flush=True)
+    return {"rows": num_rows, **summary(ratios)}
+
+
+def chain_recipe(folder: Path, num_rows: int) -> Path:
+    """A recipe whose `pairs` and `rated` are asks to the same engine."""
+    pages = german_pages(folder / "pages", num_rows)
+    return recipe(folder / "recipe.yaml", pages, models={"writer": WRITER}, rating={"rater": "prompted"})
+
+
+def processors(runs: WarmRuns, num_rows: int, folder: Path) -> dict[str, Any]:
+    """Tokens per second of our chain over those of two processors, each of which needs an engine of its own.
+
+    Ray Data starts its engines inside the execution. To leave their start out, 32 rows are timed as well and taken off.
+    """
+    ours = runs.stages(chain_recipe(folder, num_rows), folder / "ours", ASKS)
+    rows = _rows(folder / "ours")
+    few, all_ = _two_processors(rows[:32]), _two_processors(rows)
+    theirs = Measured(all_.seconds - few.seconds, all_.output_tokens - few.output_tokens)
+    return {"rows": len(rows), **summary([ours.tokens_per_second / theirs.tokens_per_second])}
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    from xl.folder import open_run
+    from xl.summary import shard_names
+
+    opened = open_run(run)
+    return [row for shard in shard_names(opened) for row, _ in opened.store("unique").kept(shard)]
+
+
+def _two_processors(rows: list[dict[str, Any]]) -> Measured:
+    import ray
+
+    from xl.pairs.rate import Rating, rate_pair
+    from xl.pairs.reverse import Reverse, keep_instruction, reverse_instruction
+
+    reverse, check, rate = reverse_instruction(Reverse()), keep_instruction(Reverse()), rate_pair(Rating())
+    started = time.perf_counter()
+    data = ray.data.from_items([{"row": row, "tokens": 0} for row in rows], override_num_blocks=max(1, len(rows) // 16))
+    data = _processor(reverse)(data).filter(lambda item: check(item["row"]) is None)
+    answers = _processor(rate)(data).take_all()
+    return Measured(time.perf_counter() - started, sum(answer["tokens"] for answer in answers))
+
+
+def _processor(ask: Any) -> Any:
+    """A processor that asks `ask` of the column `row`."""
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    from xl.ask import Completion, Drop
+    from xl.engines.models import resolve
+    from xl.engines.vllm import engine_arguments
+    from xl.recipe import Model
+    from xl.records import row_seed
+
+    model = Model(**WRITER)  # type: ignore[arg-type]
+    path = resolve(model.model).path
+    arguments = {key: value for key, value in engine_arguments(model, path).items() if key not in ("model", "disable_log_stats")}
+    config = vLLMEngineProcessorConfig(
+        model_source=path,
+        engine_kwargs=arguments,
+        batch_size=16,
+        concurrency=1,
+        chat_template_stage=False,
+        max_concurrent_batches=4,
+        placement_group_config={"bundles": [{"CPU": 1}]},
+        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}},
+    )
+
+    def preprocess(item: dict[str, Any]) -> dict[str, Any]:
+        request = ask.prompt.render(item["row"], False, ask.sampling, row_seed(7, item["row"]["id"], ask.name))
+        sampling = {"max_tokens": request.sampling.max_tokens, "temperature": 0.0, "stop": list(request.sampling.stop)}
+        if request.sampling.choices:
+            sampling["structured_outputs"] = {"choice": list(request.sampling.choices)}
+        return {**item, "prompt": request.prompt, "sampling_params": sampling}
+
+    def postprocess(item: dict[str, Any]) -> dict[str, Any]:
+        columns = ask.parse(item["row"], Completion(item["generated_text"]))
+        row = {**item["row"], **({} if isinstance(columns, Drop) else columns)}
+        return {"row": {"instruction": "", **row}, "tokens": item["tokens"] + item["num_generated_tokens"]}
+
+    return build_processor(config, preprocess=preprocess, postprocess=postprocess)

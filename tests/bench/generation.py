@@ -1,0 +1,81 @@
+"""Our stage `pairs` against a bare AsyncLLM loop with the same prompts and settings: tokens per second, in turn, pair by pair."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.warm import Measured, WarmRuns, summary
+from tests.support import german_pages, recipe
+
+WRITER = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
+
+
+class BareLoop:
+    """One AsyncLLM in this process that gets all requests at once: what the engine can do with nothing around it."""
+
+    def __init__(self) -> None:
+        from xl.engines.models import prepare, resolve
+        from xl.engines.vllm import VLLMEngine
+        from xl.recipe import Model
+
+        model = Model(**WRITER)  # type: ignore[arg-type]
+        found = resolve(model.model)
+        prepare(found)
+        # The engine's coroutines live in the loop that they began in.
+        self._loop = asyncio.new_event_loop()
+        self._engine = self._loop.run_until_complete(self._start(VLLMEngine, model, found))
+
+    async def _start(self, engine: Any, model: Any, found: Any) -> Any:
+        return engine(model, found.path, found.chat)
+
+    def measure(self, requests: list[Any]) -> Measured:
+        """All requests, and how long they took."""
+
+        async def go() -> Measured:
+            started = time.perf_counter()
+            answers = await asyncio.gather(*(self._engine.complete(request) for request in requests))
+            return Measured(time.perf_counter() - started, sum(answer.output_tokens for answer in answers))
+
+        return self._loop.run_until_complete(go())
+
+    def close(self) -> None:
+        """End the engine."""
+        self._loop.run_until_complete(self._engine.close())
+
+
+def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
+    """Tokens per second of our pass over those of the bare loop."""
+    path = recipe(
+        folder / "recipe.yaml",
+        german_pages(folder / "pages", num_rows),
+        models={"writer": WRITER},
+        rating={"rater": "prompted"},
+    )
+    small = recipe(folder / "small.yaml", german_pages(folder / "few", 16), models={"writer": WRITER}, rating={"rater": "prompted"})
+    runs.stages(small, folder / "warm-up", ("pairs",))
+    bare = BareLoop()
+    requests: list[Any] = []
+    ratios: list[float] = []
+    for number in range(num_pairs):
+        ours = runs.stages(path, folder / f"run-{number}", ("pairs",), fused=False)
+        if not requests:
+            requests = _requests(folder / "run-0")
+            bare.measure(requests[:16])
+        theirs = bare.measure(requests)
+        ratios.append(ours.tokens_per_second / theirs.tokens_per_second)
+        print(f"generation, pair {number + 1}: {ratios[-1]:.3f} of the bare loop ({len(requests)} rows)", flush=True)
+    bare.close()
+    return {"rows": len(requests), **summary(ratios)}
+
+
+def _requests(run: Path) -> list[Any]:
+    """What the stage `pairs` asked."""
+    from xl.folder import open_run
+    from xl.pairs.reverse import Reverse, reverse_instruction
+    from xl.records import row_seed
+    from xl.summary import shard_names
+
+    ask, opened = reverse_instruction(Reverse()), open_run(run)
+    rows = [row for shard in shard_names(opened) for row, _ in opened.store("unique").kept(shard)]
+    return [ask.prompt.render(row, False, ask.sampling, row_seed(7, row["id"], ask.name)) for row in rows]
