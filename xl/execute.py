@@ -130,15 +130,14 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
         UserError: the engine cannot work, or the disk is full.
         Incomplete: rows stay missing after several rounds, which no user can cause.
     """
+    left = shards
     for _ in range(MAX_ROUNDS):
-        left = [shard for shard in shards if not plan.stores.is_done(shard) or (plan.retry_failed and plan.stores.num_failed(shard))]
-        if not left:
-            return
         try:
-            _run_round(plan, source, left, progress)
+            sealed = _run_round(plan, source, left, progress)
         except Exception as error:
             raise _explained(_cause(error)) from error
-        if plan.retry_failed:
+        left = [shard for shard in left if shard.name not in sealed]
+        if not left:
             return
     raise Incomplete(f"{len(left)} shards are still open after {MAX_ROUNDS} rounds; the first is {left[0].name}")
 
@@ -149,12 +148,14 @@ def _explained(error: BaseException) -> BaseException:
     return error
 
 
-def _run_round(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> None:
+def _run_round(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> set[str]:
+    """Do these shards once; returns the names of those that could be sealed."""
     import ray
 
     expected = {shard.name: shard for shard in shards}
     done: Counter[str] = Counter()
     sealing: list[Any] = []
+    sealed: set[str] = set()
     seal = ray.remote(_seal).options(num_cpus=0)
     plan_reference = ray.put(plan)
     for shard in shards:
@@ -168,16 +169,18 @@ def _run_round(plan: Plan, source: FromManifest | FromStage, shards: list[InputS
             sealing.append(seal.remote(plan_reference, expected[ack["shard"]]))
         if len(sealing) > 8:
             ready, sealing = ray.wait(sealing, num_returns=1)
-            ray.get(ready)
-    ray.get(sealing)
+            sealed.update(filter(None, ray.get(ready)))
+    sealed.update(filter(None, ray.get(sealing)))
+    return sealed
 
 
-def _seal(plan: Plan, shard: InputShard) -> None:
+def _seal(plan: Plan, shard: InputShard) -> str | None:
     try:
         plan.stores.seal(shard, plan.attempt)
     except Incomplete:
         # A worker died between its commit and its word to the driver; the next round does what is missing.
-        return
+        return None
+    return shard.name
 
 
 def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | FromStage, shards: list[InputShard]) -> Iterator[Row]:

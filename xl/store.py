@@ -307,7 +307,11 @@ class PassStores:
         Raises:
             Incomplete: rows are missing; the shard stays open.
         """
-        records = {record["_row"]: record for record in self.stores[0].logged(shard.name, attempt)}
+        records: dict[int, Row] = {}
+        for record in self.stores[0].logged(shard.name, attempt):
+            # A row that failed and was tried again stands there twice.
+            if record["_row"] not in records or records[record["_row"]]["status"] == Status.FAILED:
+                records[record["_row"]] = record
         ordered = [records[place] for place in sorted(records)]
         if digest_of([record["_input"] for record in ordered]) != shard.digest:
             raise Incomplete(f"shard {shard.name}: {len(ordered)} of {shard.num_rows} rows are committed")
