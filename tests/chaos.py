@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
@@ -49,6 +49,7 @@ class Setting:
     life_seconds: tuple[float, float]
     targets: tuple[str, ...]
     cluster: bool = False
+    rating: dict[str, object] = field(default_factory=dict)
 
 
 SETTINGS = {
@@ -66,10 +67,11 @@ SETTINGS = {
         ("driver", "engine actor", "row worker"),
     ),
     "vllm": Setting(
-        160,
+        240,
         {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 16},
-        (20.0, 90.0),
+        (10.0, 80.0),
         ("driver", "engine actor", "engine core", "vllm worker"),
+        rating={"num_contrasts": 2, "num_tokens": 24},
     ),
 }
 
@@ -100,7 +102,7 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
     """
     draw = random.Random(seed)
     pages = german_pages(folder / "pages", setting.num_pages, files=2)
-    path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer})
+    path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer}, rating=setting.rating)
     kills: Counter[str] = Counter()
     trace = folder / "trace"
     with mock.patch.dict(os.environ, XL_SCRIPTED_TRACE=str(trace)), cluster(setting.cluster) as join:

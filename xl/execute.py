@@ -37,6 +37,11 @@ MAX_ROUNDS = 3
 CPU_PARCEL_ROWS = 256
 ENGINE_PARCEL_ROWS = 16
 
+MAX_PARCELS = 10_000
+PARCELS_PER_ENGINE = 200
+"""Parcels in one execution of Ray Data, which keeps about 2 KB of statistics a parcel in the driver until it ends: a pass over more rows
+is cut into several executions. Engines run dry for a moment between two, so the more engines there are, the longer an execution."""
+
 
 @contextlib.contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[Any]:
@@ -132,8 +137,10 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
     """
     left = shards
     for _ in range(MAX_ROUNDS):
+        sealed: set[str] = set()
         try:
-            sealed = _run_round(plan, source, left, progress)
+            for group in _executions(plan, left):
+                sealed |= _execute(plan, source, group, progress)
         except Exception as error:
             raise _explained(_cause(error)) from error
         left = [shard for shard in left if shard.name not in sealed]
@@ -148,7 +155,27 @@ def _explained(error: BaseException) -> BaseException:
     return error
 
 
-def _run_round(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> set[str]:
+def _executions(plan: Plan, shards: list[InputShard]) -> Iterator[list[InputShard]]:
+    """The shards in groups of at most so many rows as one execution may have, but at least one shard."""
+    num_engines = plan.model.replicas[1] if plan.model else 0
+    most = _parcel_rows(plan) * max(MAX_PARCELS, PARCELS_PER_ENGINE * num_engines)
+    group: list[InputShard] = []
+    num_rows = 0
+    for shard in shards:
+        if group and num_rows + shard.num_rows > most:
+            yield group
+            group, num_rows = [], 0
+        group.append(shard)
+        num_rows += shard.num_rows
+    if group:
+        yield group
+
+
+def _parcel_rows(plan: Plan) -> int:
+    return CPU_PARCEL_ROWS if plan.model is None else ENGINE_PARCEL_ROWS
+
+
+def _execute(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> set[str]:
     """Do these shards once; returns the names of those that could be sealed."""
     import ray
 
@@ -231,7 +258,7 @@ def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:
     plan: Plan = ray.get(plan_reference) if isinstance(plan_reference, ray.ObjectRef) else plan_reference
     for item in batch.to_pylist():
         shards, source = ray.cloudpickle.loads(item["shards"]), ray.cloudpickle.loads(item["source"])
-        for table in read_pending(plan, source, shards, CPU_PARCEL_ROWS if plan.model is None else ENGINE_PARCEL_ROWS):
+        for table in read_pending(plan, source, shards, _parcel_rows(plan)):
             yield pa.table({"parcel": [pack(table)]})
 
 

@@ -195,3 +195,21 @@ def test_a_run_continues_on_two_cpus(tmp_path: Path) -> None:
     driver.wait()
     succeeded(xl(*arguments[3:]))
     assert_balanced(tmp_path / "run", STAGES)
+
+
+def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from xl import execute
+    from xl.pages import manifest
+    from xl.recipe import load_recipe
+    from xl.runs import Options, run_recipe
+
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 60))
+    succeeded(xl("run", path, "--out", tmp_path / "whole"))
+    monkeypatch.setattr(manifest, "SHARD_ROWS", 8)
+    monkeypatch.setattr(execute, "MAX_PARCELS", 1)
+    monkeypatch.setattr(execute, "PARCELS_PER_ENGINE", 1)
+    run_recipe(load_recipe(path), tmp_path / "cut", Options(), Console(quiet=True))
+    assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
+    assert_balanced(tmp_path / "cut", STAGES)
