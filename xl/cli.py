@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,9 +16,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+score_app = typer.Typer(help="Score files of answers or verdicts made elsewhere.", no_args_is_help=True)
+app.add_typer(score_app, name="score")
 console = Console()
 if not console.is_terminal:
     console = Console(width=160)  # a log has no window to fit into
+
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
@@ -108,6 +111,51 @@ def clean(run: RunPath) -> None:
     from xl.summary import clean_run
 
     console.print(f"freed {clean_run(open_run(run)) / 1e6:,.1f} MB", highlight=False)
+
+
+@score_app.command("winrate")
+def score_winrate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Annotations in AlpacaEval's format: JSON, JSON Lines or Parquet.")],
+    published: Annotated[Path | None, typer.Option(help="A JSON object of models and their published figures, to print beside.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the interval's draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Win rate of pairwise annotations, with its error, its interval and a length-controlled rate."""
+    from xl.evaluate import score as annotations
+
+    scored = annotations.score_winrate(file, seed)
+    beside = annotations.read_published(published, scored.model) if published else None
+    if as_json:
+        print(json.dumps({**annotations.figures(scored), **({} if beside is None else {"published": beside})}, indent=1))
+    else:
+        annotations.print_winrate(scored, beside, console)
+
+
+@score_app.command("language")
+def score_language(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON Lines or Parquet with the columns `completion` and `language`.")],
+    protocol: Annotated[
+        Literal["published", "ours"],
+        typer.Option(
+            help="As published by the Language Confusion Benchmark, or ours, which holds in any script and lets identifiers agree."
+        ),
+    ] = "published",
+    identifier: Annotated[
+        list[str] | None,
+        typer.Option(help="fasttext or py3langid; several must agree. By default fasttext (published) or both (ours). Repeatable."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Score only the rows with this value, such as task=crosslingual. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how often answers stay in the wanted language: line and word pass rates per language, and their mean."""
+    from xl.evaluate import answer_files, identify, language_confusion
+
+    identifiers = tuple(identify.identifier(name) for name in identifier or ()) or language_confusion.default_identifiers(protocol)
+    completions = answer_files.read_completions(file, dict(answer_files.parse_condition(text) for text in where or ()))
+    answer_files.print_score(answer_files.score_completions(completions, identifiers, protocol), as_json, console)
 
 
 def _load(recipe: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]

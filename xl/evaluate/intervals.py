@@ -1,0 +1,172 @@
+"""How sure a number is: intervals for means of per-prompt scores, for paired differences and for proportions, and McNemar's test.
+
+Prompts are drawn, never rows: two verdicts on one prompt, or its answers in several languages, are not independent.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xl.errors import require
+
+Floats = NDArray[np.float64]
+
+PSEUDO_PROMPTS = 0.75
+"""Weight of the pseudo-prompt at either end of the scale, in prompts; chosen by simulation among 0.25 to 1.
+
+At 40 prompts, with true rates of 5 % and 30 % and the orders' correlation from 0 to 1, the 95 % interval holds the truth in 94 to 97 % of
+10,000 evaluations, for whole verdicts, ties and heavy-tailed preferences. Lower weights are too cautious about whole verdicts (97.3 % at
+0.5), higher ones lift the lower end too far for preferences (92.7 % at 1). The weak spot: rates of 5 % that are made of many small
+preferences and no decided ones, at worst 92 %.
+"""
+
+_NUM_DRAWS = 10_000
+_BLOCK_SIZE = 4_000_000
+"""Weights that are held in memory at once."""
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts with its standard error and its 95 % interval."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+
+
+def estimate_mean(scores: Sequence[float], prompts: Sequence[Hashable], seed: int) -> Estimate:
+    """Mean of scores in [0, 1], with the standard error and interval of a sample of prompts; both sequences have one entry a score.
+
+    The standard error is the linearised one of a ratio, clustered by prompt; with one score a prompt it is the standard deviation
+    (n - 1) over √n. For a single prompt it is not known, and NaN.
+    """
+    totals, sizes = _by_prompt(scores, prompts)
+    mean = float(totals.sum() / sizes.sum())
+    num_prompts = len(totals)
+    residuals = totals - mean * sizes
+    variance = num_prompts / (num_prompts - 1) * float(residuals @ residuals) if num_prompts > 1 else np.nan
+    low, high = mean_interval(scores, prompts, seed)
+    return Estimate(mean, float(np.sqrt(variance) / sizes.sum()), low, high)
+
+
+def mean_interval(
+    scores: Sequence[float],
+    prompts: Sequence[Hashable],
+    seed: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> Interval:
+    """Interval for the mean of scores that lie within `bounds`; scores of the same prompt are drawn together.
+
+    A Bayesian bootstrap (Rubin, The Annals of Statistics 1981) over prompts and one pseudo-prompt at each bound. For whole verdicts its
+    draws are Beta(wins + 0.75, losses + 0.75), a sister of Jeffreys' interval. The percentile bootstrap that it stands for knows no
+    scores but those it has seen, and at a rate of 5 % and 40 prompts covers 87 %.
+    """
+    totals, sizes = _by_prompt(scores, prompts)
+    low, high = bootstrap_bounds(totals[np.newaxis], sizes, seed, bounds, confidence, num_draws)[0]
+    return Interval(float(low), float(high))
+
+
+def difference_interval(
+    before: Sequence[float], after: Sequence[float], prompts: Sequence[Hashable], seed: int, confidence: float = 0.95
+) -> Interval:
+    """Interval for the mean of `after - before`, two arms scored in [0, 1] on the same prompts; all three have one entry a pair.
+
+    As `mean_interval` between -1 and 1: for whole verdicts near Bonett and Price's interval (Journal of Educational and Behavioral
+    Statistics 2012). It is too wide rather than too narrow where the arms differ on less than a handful of prompts.
+    """
+    differences = np.subtract(np.asarray(after, dtype=float), np.asarray(before, dtype=float))
+    return mean_interval(differences.tolist(), prompts, seed, (-1.0, 1.0), confidence)
+
+
+def bootstrap_bounds(
+    totals: ArrayLike,
+    sizes: ArrayLike,
+    seed: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    confidence: float = 0.95,
+    num_draws: int = _NUM_DRAWS,
+) -> Floats:
+    """The bootstrap of `mean_interval` for many evaluations of the same shape at once.
+
+    Args:
+        totals: sum of the scores of each prompt, (num_evaluations, num_prompts).
+        sizes: how many scores each prompt has, (num_prompts,).
+        seed: seeds the draws, which all evaluations share.
+        bounds: least and greatest possible score.
+        confidence: share of evaluations whose interval should hold the truth.
+        num_draws: draws of the bootstrap.
+
+    Returns:
+        Lower and upper ends, (num_evaluations, 2).
+    """
+    sums, counts = np.asarray(totals, dtype=float), np.asarray(sizes, dtype=float)
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK_SIZE // len(counts))
+    draws = [_draw_means(sums, counts, bounds, min(block, num_draws - done), rng) for done in range(0, num_draws, block)]
+    tail = (1 - confidence) / 2
+    ends: Floats = np.quantile(np.concatenate(draws), [tail, 1 - tail], axis=0).T
+    return ends
+
+
+def _draw_means(sums: Floats, counts: Floats, bounds: tuple[float, float], num_draws: int, rng: np.random.Generator) -> Floats:
+    """Weighted means under random weights, (num_draws, num_evaluations)."""
+    weights = rng.standard_gamma(1.0, (num_draws, len(counts)))
+    # A pseudo-prompt is as large as the mean prompt, so that its weight means the same however many languages share a prompt.
+    pseudo = rng.standard_gamma(PSEUDO_PROMPTS, (num_draws, 2)) * counts.mean()
+    means: Floats = (weights @ sums.T + (pseudo @ bounds)[:, np.newaxis]) / (weights @ counts + pseudo.sum(axis=1))[:, np.newaxis]
+    return means
+
+
+def _by_prompt(scores: Sequence[float], prompts: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """Sum and number of the scores of each prompt."""
+    assert len(scores) == len(prompts) > 0, f"{len(scores)} scores of {len(prompts)} prompts"
+    place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    members = [place[prompt] for prompt in prompts]
+    totals = np.bincount(members, weights=np.asarray(scores, dtype=float))
+    return totals.astype(np.float64), np.bincount(members).astype(np.float64)
+
+
+def proportion_interval(num_successes: int, num_trials: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval (JASA 1927) for a proportion of independent trials.
+
+    Raises:
+        MissingExtra: scipy is not installed.
+    """
+    found = require("scipy.stats", "eval").binomtest(num_successes, num_trials).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two arms on the same items: how many only the second got right, how many only the first, and how likely that is by chance."""
+
+    num_gained: int
+    num_lost: int
+    p_value: float
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> McNemar:
+    """McNemar's exact test, two-sided: of the items that the arms differ on, as many gained as lost (McNemar, Psychometrika 1947).
+
+    Raises:
+        MissingExtra: scipy is not installed.
+    """
+    pairs = list(zip(before, after, strict=True))
+    num_gained = sum(late and not early for early, late in pairs)
+    num_lost = sum(early and not late for early, late in pairs)
+    if num_gained + num_lost == 0:
+        return McNemar(0, 0, 1.0)
+    return McNemar(num_gained, num_lost, float(require("scipy.stats", "eval").binomtest(num_gained, num_gained + num_lost).pvalue))

@@ -1,0 +1,45 @@
+"""What the win rate would be if answers were equally long."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xl.errors import require
+
+_RIDGE_C = 100.0
+"""Inverse strength of the penalty on the length term: nothing beside some hundred prompts, a hold where a few are separable."""
+
+
+def length_controlled_rate(
+    preferences: Sequence[float], model_num_chars: Sequence[int], reference_num_chars: Sequence[int]
+) -> float | None:
+    """Length-controlled win rate in [0, 1], by the logistic model of AlpacaEval 2.0 without its instruction-difficulty term.
+
+    With the difference in length d (characters, model less reference) and its standard deviation s, fit
+    `P(model preferred) = logistic(a + b · tanh(d / s))` and predict at d = 0 (Dubois et al., arXiv 2404.04475, section 3).
+    AlpacaEval multiplies a third term by difficulties that it stores for its English prompts alone. A preference between 0 and 1 enters
+    as a win and a loss of that weight. `a` is not penalised: a penalty there would draw every rate towards 50 %.
+
+    Args:
+        preferences: one a pair, in [0, 1].
+        model_num_chars: length of the model's answer, one a pair.
+        reference_num_chars: the same for the reference.
+
+    Returns:
+        None where all pairs differ in length by the same amount, and so nothing tells what length does.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    scores = np.asarray(preferences, dtype=float)
+    differences = np.subtract(np.asarray(model_num_chars, dtype=float), np.asarray(reference_num_chars, dtype=float))
+    if not differences.any():
+        return float(scores.mean())
+    spread = differences.std(ddof=1) if len(differences) > 1 else 0.0
+    if spread == 0:
+        return None
+    features = np.tanh(differences / spread)[:, np.newaxis]
+    model = require("sklearn.linear_model", "eval").LogisticRegression(C=_RIDGE_C, tol=1e-8, max_iter=1000)
+    labels = np.repeat([1, 0], len(scores))
+    model.fit(np.vstack([features, features]), labels, sample_weight=np.concatenate([scores, 1 - scores]))
+    return float(model.predict_proba([[0.0]])[0, 1])
