@@ -28,6 +28,7 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "maximum expected startup concurrency",
 }
 """No usage report of Ray, vLLM or the hub client leaves the machine, and logs stay short. The user's own settings win."""
 

@@ -38,8 +38,8 @@ class Rating(BaseModel):
     num_tokens: int = Field(80, ge=8)
     """The page's tokens that are scored, from its beginning."""
     min_margin: float = 0.1
-    """Least gain of the own instruction over the mean of the others, in nats per token. A model of 270M parameters is a weak judge: of
-    40 pairs read by hand 17 were on topic; of the 26 kept at 0.1 and rank 1, 14 were."""
+    """Least gain of the own instruction over the mean of the others, in nats per token. A model of 270M parameters is a weak judge: of 150
+    pairs labelled blind 29 of the 75 kept at 0.1 answer their instruction and 11 of the 75 dropped; of the 34 at 0.4 and above 19 do."""
     max_rank: int = Field(1, ge=1)
     """Worst place of the own instruction among all (1: it must be the best)."""
     min_rating: float = Field(1.5, ge=0, le=2)
