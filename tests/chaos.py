@@ -17,14 +17,15 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
 import psutil
 
+from tests.cluster import Cluster, cluster
 from tests.support import assert_balanced, command, german_pages, outcomes, recipe, succeeded, traced, wait_until_gone, xl
+from xl.engines.scripted import TRACE
 from xl.execute import max_rows_redone
 from xl.recipe import Model
 
@@ -63,8 +64,9 @@ SETTINGS = {
     "quick": Setting(
         300,
         {"model": "scripted", "engine": "scripted", "delay_seconds": 0.25, "max_num_seqs": 32},
-        (8.0, 16.0),
+        (5.0, 12.0),
         ("driver", "engine actor", "row worker"),
+        cluster=True,
     ),
     "vllm": Setting(
         240,
@@ -74,24 +76,6 @@ SETTINGS = {
         rating={"num_contrasts": 2, "num_tokens": 24},
     ),
 }
-
-
-@contextlib.contextmanager
-def cluster(wanted: bool) -> Iterator[list[str]]:
-    """A Ray that outlives the drivers, as arguments for their command line; none if it is not wanted."""
-    if not wanted:
-        yield []
-        return
-    import ray
-
-    from xl.execute import QUIET
-
-    os.environ.update(QUIET)
-    context = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    try:
-        yield ["--address", context.address_info["gcs_address"]]
-    finally:
-        ray.shutdown()
 
 
 def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, say=print) -> Counter[str]:  # type: ignore[no-untyped-def]
@@ -105,7 +89,9 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
     path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer}, rating=setting.rating)
     kills: Counter[str] = Counter()
     trace = folder / "trace"
-    with mock.patch.dict(os.environ, XL_SCRIPTED_TRACE=str(trace)), cluster(setting.cluster) as join:
+    joined = cluster() if setting.cluster else contextlib.nullcontext()
+    with mock.patch.dict(os.environ, {TRACE: str(trace)}), joined as running:
+        join = running.join if running else []
         succeeded(xl("run", path, "--out", folder / "undisturbed", *join, timeout=3600))
         expected, requests = outcomes(folder / "undisturbed"), traced(trace)
         assert_balanced(folder / "undisturbed", STAGES)
@@ -114,7 +100,7 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
             round_ += 1
             run, before = folder / f"run-{round_}", kills.total()
             trace.unlink(missing_ok=True)
-            _disturbed(command("run", path, "--out", run, *join), setting, draw, kills, num_kills)
+            _disturbed(command("run", path, "--out", run, *join), running, setting, draw, kills, num_kills)
             here = kills.total() - before
             assert outcomes(run) == expected, f"run {round_}: the rows differ from those of the undisturbed run"
             assert_balanced(run, STAGES)
@@ -124,8 +110,8 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
             told = f"run {round_}: {here} kills ({kills.total()} in all), rows as undisturbed"
             say(f"{told}, {redone} requests redone (bound {bound})" if requests else told, flush=True)
             shutil.rmtree(run)
-        if setting.cluster:
-            _assert_gone([p for p in psutil.Process().children(recursive=True) if _matches(p, *setting.targets)])
+        if running:
+            _assert_gone([p for p in psutil.Process(running.pid).children(recursive=True) if _matches(p, *setting.targets)])
     return kills
 
 
@@ -134,7 +120,9 @@ def bound_of_one_kill(setting: Setting) -> int:
     return 5 * max_rows_redone(Model.model_validate(setting.writer))
 
 
-def _disturbed(arguments: list[str], setting: Setting, draw: random.Random, kills: Counter[str], most: int) -> None:
+def _disturbed(
+    arguments: list[str], running: Cluster | None, setting: Setting, draw: random.Random, kills: Counter[str], most: int
+) -> None:
     """One run to its end, however many kills that takes."""
     while True:
         with tempfile.TemporaryFile("w+") as output:
@@ -145,22 +133,24 @@ def _disturbed(arguments: list[str], setting: Setting, draw: random.Random, kill
                     driver.wait(draw.uniform(*setting.life_seconds))
                 except subprocess.TimeoutExpired:
                     if kills.total() < most:
-                        alive = _kill_one(driver, setting, draw, kills)
+                        alive = _kill_one(driver, running, setting, draw, kills)
             if alive:
                 output.seek(0)
                 assert driver.returncode == 0, output.read()[-6000:]
                 return
 
 
-def _kill_one(driver: "subprocess.Popen[bytes]", setting: Setting, draw: random.Random, kills: Counter[str]) -> bool:
+def _kill_one(
+    driver: "subprocess.Popen[bytes]", running: Cluster | None, setting: Setting, draw: random.Random, kills: Counter[str]
+) -> bool:
     """Kill a process of the run; whether the driver lives on."""
     target = draw.choice(setting.targets)
-    family = psutil.Process(os.getpid() if setting.cluster else driver.pid).children(recursive=True)
+    family = psutil.Process(running.pid if running else driver.pid).children(recursive=True)
     if target == "driver":
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         kills[target] += 1
-        if not setting.cluster:
+        if not running:
             # Ray's own agents notice within two minutes; what holds rows, models or GPUs must be gone at once.
             _assert_gone([p for p in family if not _matches(p, "ray agent")])
         return False

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import socket
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from xl.ask import Drop
+from xl.engines.scripted import TRACE
 from xl.errors import UserError, require
 from xl.progress import StageProgress
 from xl.recipe import Model
@@ -49,6 +52,9 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     """A Ray of this run's own, or a connection to the cluster at `address`.
 
     A private Ray has no dashboard, listens on this machine only and ends with the run, so that runs side by side do not meet.
+
+    Raises:
+        UserError: no cluster answers at `address`, or it does not let us in.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -57,13 +63,13 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     import logging
 
     local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
-    with _no_api_server():
+    with _no_api_server(), _explained_connection(address):
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env={"env_vars": {key: os.environ[key] for key in QUIET}},
+            runtime_env={"env_vars": {key: os.environ[key] for key in (*QUIET, TRACE) if key in os.environ}},
             **({} if address else local),
         )
     context = ray.data.DataContext.get_current()
@@ -74,6 +80,25 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _explained_connection(address: str | None) -> Iterator[None]:
+    """Say in a user's words why a cluster cannot be joined. Ray itself would try for many minutes where nobody answers."""
+    host, _, port = (address or "").rpartition("/")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise UserError(f"--address {address}: no Ray cluster answers there ({error.strerror or error})") from None
+    try:
+        yield
+    except ConnectionError as error:
+        if address is None:
+            raise
+        wants_token = "InvalidAuthToken" in "".join(traceback.format_exception(error))
+        why = "the cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
+        raise UserError(f"--address {address}: {why if wants_token else 'no Ray cluster answers there'}") from None
 
 
 @contextlib.contextmanager

@@ -51,6 +51,20 @@ def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path) -> None:
     assert b"planted-secret" not in everything
 
 
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
+    done = xl("run", path, "--out", tmp_path / "run", "--address", "127.0.0.1:9")
+    assert done.returncode == 2 and "xl: --address 127.0.0.1:9: no Ray cluster answers there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_wants_a_token_says_so(tmp_path: Path, join: list[str]) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
+    done = xl("run", path, "--out", tmp_path / "run", *join, env={"RAY_AUTH_MODE": "disabled"})
+    assert done.returncode == 2 and "the cluster wants a token: set RAY_AUTH_MODE=token" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")

@@ -83,9 +83,9 @@ def test_trace_tells_the_life_of_a_kept_and_of_a_dropped_page(finished: Path) ->
     assert "dropped (mojibake)" in told and "text:" in told
 
 
-def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_touch(finished: Path, tmp_path: Path) -> None:
+def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_touch(finished: Path, tmp_path: Path, join: list[str]) -> None:
     folder = copy(finished, tmp_path)
-    changed = ["--set", "rating.min_margin=0.3", "--out", folder / "run"]
+    changed = ["--set", "rating.min_margin=0.3", "--out", folder / "run", *join]
     refused = xl("run", folder / "recipe.yaml", *changed)
     assert refused.returncode == 2
     assert "rating.min_margin: 0.1 → 0.3" in refused.stderr and "accepted, dataset" in refused.stderr
@@ -98,9 +98,9 @@ def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_tou
     assert kept and all(row["margin"] >= 0.3 for row in kept)
 
 
-def test_fresh_starts_over_with_the_changed_recipe(finished: Path, tmp_path: Path) -> None:
+def test_fresh_starts_over_with_the_changed_recipe(finished: Path, tmp_path: Path, join: list[str]) -> None:
     folder = copy(finished, tmp_path)
-    changed = ["--set", "languages=[ga]", "--set", "rating.num_contrasts=2", "--out", folder / "run", "--fresh"]
+    changed = ["--set", "languages=[ga]", "--set", "rating.num_contrasts=2", "--out", folder / "run", "--fresh", *join]
     succeeded(xl("run", folder / "recipe.yaml", *changed, env={"XL_SCRIPTED_TRACE": str(folder / "trace-fresh")}))
     kept = {stage: entry["ga"]["kept"] for stage, entry in ledger(folder / "run").items()}
     asked = traced(folder / "trace-fresh").total()
@@ -127,15 +127,15 @@ def test_a_cleaned_run_is_smaller_and_still_tells_what_became_of_its_rows(finish
     assert extended.returncode == 2 and "was cleaned" in extended.stderr
 
 
-def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path) -> None:
+def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path, join: list[str]) -> None:
     pages = german_pages(tmp_path / "in" / "de", 30)
     path = recipe(tmp_path / "recipe.yaml", tmp_path / "in")
     env = {"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}
-    succeeded(xl("run", path, "--out", tmp_path / "run", env=env))
+    succeeded(xl("run", path, "--out", tmp_path / "run", *join, env=env))
     asked = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
     german_pages(pages, 10, first=500)
     shutil.copy(ROOT / "jobs" / "samples" / "pages" / "sw.jsonl", tmp_path / "in" / "sw.jsonl")
-    succeeded(xl("run", path, "--out", tmp_path / "run", "--set", "languages=[de, sw]", env=env))
+    succeeded(xl("run", path, "--out", tmp_path / "run", "--set", "languages=[de, sw]", *join, env=env))
     now = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
     assert (asked, now) == (30, 30 + 10 + 44)
     assert_balanced(tmp_path / "run", STAGES)
@@ -154,19 +154,19 @@ def test_two_runs_side_by_side_finish_both_and_a_second_driver_in_one_folder_is_
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], "something was left running"
 
 
-def test_with_an_endpoint_that_fails_often_every_row_is_accounted_for_and_a_retry_completes_them(tmp_path: Path) -> None:
-    asyncio.run(_endpoint_that_fails_often(tmp_path))
+def test_with_an_endpoint_that_fails_often_every_row_is_accounted_for_and_a_retry_completes_them(tmp_path: Path, join: list[str]) -> None:
+    asyncio.run(_endpoint_that_fails_often(tmp_path, join))
 
 
-async def _endpoint_that_fails_often(folder: Path) -> None:
+async def _endpoint_that_fails_often(folder: Path, join: list[str]) -> None:
     run = folder / "run"
     async with FaultServer(fault_ratio=0.3, seed=5) as server:
         writer = {"model": "scripted", "engine": "openai", "url": server.url, "timeout_seconds": 1.0, "max_attempts": 2, "concurrency": 16}
         path = recipe(folder / "recipe.yaml", german_pages(folder / "in", 60), models={"writer": writer})
-        succeeded(await asyncio.to_thread(xl, "run", path, "--out", run))
+        succeeded(await asyncio.to_thread(xl, "run", path, "--out", run, *join))
         assert_balanced(run, STAGES)
         assert _failed(run), "with two attempts some rows must fail, or this test shows nothing"
-        patient = ["--set", "models.writer.max_attempts=12", "--retry-failed"]
+        patient = ["--set", "models.writer.max_attempts=12", "--retry-failed", *join]
         succeeded(await asyncio.to_thread(xl, "run", path, "--out", run, *patient))
     assert_balanced(run, STAGES)
     assert not _failed(run)
@@ -197,7 +197,9 @@ def test_a_run_continues_on_two_cpus(tmp_path: Path) -> None:
     assert_balanced(tmp_path / "run", STAGES)
 
 
-def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(
+    tmp_path: Path, join: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rich.console import Console
 
     from xl import execute
@@ -206,10 +208,10 @@ def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(tm
     from xl.runs import Options, run_recipe
 
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 60))
-    succeeded(xl("run", path, "--out", tmp_path / "whole"))
+    succeeded(xl("run", path, "--out", tmp_path / "whole", *join))
     monkeypatch.setattr(manifest, "SHARD_ROWS", 8)
     monkeypatch.setattr(execute, "MAX_PARCELS", 1)
     monkeypatch.setattr(execute, "PARCELS_PER_ENGINE", 1)
-    run_recipe(load_recipe(path), tmp_path / "cut", Options(), Console(quiet=True))
+    run_recipe(load_recipe(path), tmp_path / "cut", Options(address=join[1]), Console(quiet=True))
     assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
     assert_balanced(tmp_path / "cut", STAGES)

@@ -21,6 +21,9 @@ from xl.recipe import Model
 MAX_ENGINE_STARTS = 100
 """Engines of one model that a run starts before it gives up: an engine that never lives long is not worth more."""
 
+MAX_FAILED_STARTS = 5
+"""Engines of one model in a row that may die before they have answered anything: a model that cannot run here must not be tried for hours."""
+
 
 class _EngineActor:
     """One engine in a process of its own, on its GPUs. Errors are returned, not raised: they cross processes unchanged."""
@@ -31,7 +34,7 @@ class _EngineActor:
         self._engine: Any = None
         self._starting = asyncio.Lock()
 
-    async def start(self) -> bool | UserError:
+    async def start(self) -> bool | UserError | EngineDied:
         """Load the model; whether it takes chat messages."""
         async with self._starting:
             if self._engine is None:
@@ -39,6 +42,8 @@ class _EngineActor:
                     self._engine = self._load()
                 except UserError as error:
                     return error
+                except Exception as error:  # a process of the engine was killed, say, while it loaded
+                    return EngineDied(f"{type(error).__name__}: {error}")
         return bool(self._engine.chat)
 
     def _load(self) -> Any:
@@ -74,6 +79,8 @@ class _Fleet:
     engines: dict[str, Any] = field(default_factory=dict)
     worker_of: dict[str, str] = field(default_factory=dict)
     num_starts: int = 0
+    num_failed_starts: int = 0
+    """In a row, up to now."""
 
 
 class _EngineHost:
@@ -83,15 +90,19 @@ class _EngineHost:
         self._fleets: dict[str, _Fleet] = {}
 
     async def engine_for(
-        self, worker: str, key: str, model: Model, resolved: ResolvedModel, dead: str | None = None
+        self, worker: str, key: str, model: Model, resolved: ResolvedModel, dead: str | None = None, failed_start: str | None = None
     ) -> tuple[str, Any] | UserError:
         """An engine for a worker: the one it had, the least busy one, or a new one while fewer than the most allowed are there.
 
-        `dead` names an engine that the worker found dead; it is replaced once, however many workers report it.
+        `dead` names an engine that the worker found dead; it is replaced once, however many workers report it. `failed_start` is the
+        reason if it died before it was ready.
         """
         fleet = self._fleets.setdefault(key, _Fleet())
         if dead is not None and (gone := fleet.engines.pop(dead, None)) is not None:
             ray.kill(gone)
+            fleet.num_failed_starts = fleet.num_failed_starts + 1 if failed_start else 0
+        if fleet.num_failed_starts >= MAX_FAILED_STARTS:
+            return UserError(f"models: the engine of {model.model!r} failed to start {MAX_FAILED_STARTS} times in a row: {failed_start}")
         name = fleet.worker_of.get(worker)
         if name is None or name not in fleet.engines:
             if len(fleet.engines) < model.replicas[1]:
@@ -148,18 +159,21 @@ class PooledEngine:
             if self.name is not None and self.name != dead:
                 return
             self.name = None
+            failed_start: str | None = None
             while self.name is None:
-                answer = await self._host.engine_for.remote(self._worker, self._key, self._model, self._resolved, dead)
+                answer = await self._host.engine_for.remote(self._worker, self._key, self._model, self._resolved, dead, failed_start)
                 if isinstance(answer, UserError):
                     raise answer
                 name, actor = answer
                 try:
                     chat = await actor.start.remote()
-                except RayActorError:
-                    dead = name
-                    continue
+                except RayActorError as error:
+                    chat = EngineDied(str(error))
                 if isinstance(chat, UserError):
                     raise chat
+                if isinstance(chat, EngineDied):
+                    dead, failed_start = name, str(chat).splitlines()[0]
+                    continue
                 self.name, self._actor, self.chat = name, actor, chat
 
     async def complete(self, request: Request) -> Completion:

@@ -9,6 +9,9 @@ import os
 
 from xl.ask import Completion, Request, Score
 
+TRACE = "XL_SCRIPTED_TRACE"
+"""Environment variable that names the file where every request leaves a line."""
+
 _SUBJECTS = ("river", "city", "festival", "law", "animal", "method", "book", "team", "machine", "plant")
 _VERBS = ("Explain", "Describe", "Outline", "Discuss")
 
@@ -16,13 +19,13 @@ _VERBS = ("Explain", "Describe", "Outline", "Discuss")
 class ScriptedEngine:
     """Answers after `delay_seconds` with an English instruction, a choice, or log-probabilities.
 
-    Where the environment names a file in XL_SCRIPTED_TRACE, every request leaves a line there, so that a test can count them.
+    Where the environment names a file in `TRACE`, every request leaves a line there, so that a test can count them.
     """
 
     def __init__(self, delay_seconds: float = 0.0, chat: bool = True) -> None:
         self.chat = chat
         self._delay_seconds = delay_seconds
-        self._trace = os.environ.get("XL_SCRIPTED_TRACE")
+        self._trace = os.environ.get(TRACE)
 
     async def complete(self, request: Request) -> Completion:
         """An answer that depends on the prompt and the seed alone."""
