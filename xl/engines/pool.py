@@ -22,7 +22,7 @@ MAX_ENGINE_STARTS = 100
 """Engines of one model that a run starts before it gives up: an engine that never lives long is not worth more."""
 
 MAX_FAILED_STARTS = 5
-"""Engines of one model in a row that may die before they have answered anything: a model that cannot run here must not be tried for hours."""
+"""Engines of one model in a row that may die while they load: a model that cannot run here must not be tried for hours."""
 
 
 class _EngineActor:
