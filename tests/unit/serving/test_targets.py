@@ -1,0 +1,78 @@
+"""What can be named to be served, and what is told when it can't."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, recipe
+from xl.errors import UserError
+from xl.serving.deploy import adapter_path, deployment_options
+from xl.serving.settings import Serving
+from xl.serving.targets import load_serving
+
+
+def model_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_endpoint_that_comes_with_the_code_is_valid(path: Path) -> None:
+    serving = load_serving([str(path)])
+    assert serving.host == "127.0.0.1" and serving.require_key
+
+
+def test_a_run_serves_its_tuned_model_beside_the_models_of_its_recipe(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    model_folder(run / "model")
+    (run / "run.json").write_text("{}")
+    recipe(run / "recipe.yaml", tmp_path)
+    assert list(load_serving([str(run)]).models) == ["run", "scripted"]
+    assert list(load_serving([f"tuned={run}"]).models) == ["tuned", "scripted"]
+
+
+def test_folders_names_and_recipes_mix(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "mine")
+    path = recipe(tmp_path / "recipe.yaml", tmp_path)
+    serving = load_serving(
+        [str(folder), "judge=org/name", "packaged/gemma-3-270m", str(path)], {"port": 9, "models.judge.max_model_len": 512}
+    )
+    assert {name: model.model for name, model in serving.models.items()} == {
+        "mine": str(folder), "judge": "org/name", "packaged/gemma-3-270m": "packaged/gemma-3-270m", "scripted": "scripted",
+    }  # fmt: skip
+    assert serving.port == 9 and serving.models["judge"].max_model_len == 512
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    one, two = model_folder(tmp_path / "a" / "m"), model_folder(tmp_path / "b" / "m")
+    with pytest.raises(UserError, match="NAME="):
+        load_serving([str(one), str(two)])
+    with pytest.raises(UserError, match="two models or adapters are named 'x'"):
+        load_serving(["x=org/name"], {"models.x.adapters": {"x": "org/adapter"}})
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("prot", "port"), ("models.m.gpu", "gpus"), ("models.m.adapters", "adapters"), ("keys", "unknown key `keys`")]
+)
+def test_a_mistaken_key_is_named(key: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load_serving(["m=org/name"], {key: 1})
+
+
+def test_replicas_scale_with_load_and_to_nothing_only_where_allowed() -> None:
+    def scaling(**model: object) -> dict[str, object]:
+        serving = Serving.model_validate({"models": {"m": {"model": "org/name", **model}}})
+        options: dict[str, object] = deployment_options(serving.models["m"], serving)["autoscaling_config"]
+        return options
+
+    assert (scaling()["min_replicas"], scaling()["max_replicas"], scaling()["target_ongoing_requests"]) == (1, 1, 64)
+    assert scaling(replicas=[2, 5], scale_to_zero=True)["min_replicas"] == 0 and scaling(replicas=[2, 5])["min_replicas"] == 2
+
+
+def test_an_adapter_is_a_local_folder_or_a_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert adapter_path(str(tmp_path)) == str(tmp_path) and adapter_path("org/adapter") == "org/adapter"
+    for missing in (str(tmp_path.parent), str(tmp_path / "no")):
+        with pytest.raises(UserError, match="adapter"):
+            adapter_path(missing)
