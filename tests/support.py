@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,14 @@ def assert_balanced(run: Path, stages: list[str]) -> None:
 def traced(path: Path) -> Counter[str]:
     """Requests that the scripted engine was sent, and how often each."""
     return Counter(path.read_text("ascii").split("\n")[:-1]) if path.exists() else Counter()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Return as soon as the condition holds; fails when it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
 
 
 def wait_until_gone(processes: list[psutil.Process], seconds: float = 120) -> list[psutil.Process]:

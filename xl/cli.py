@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 score_app = typer.Typer(help="Score files of answers or verdicts made elsewhere.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
+keys_app = typer.Typer(help="API keys of the endpoint.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
 console = Console()
 if not console.is_terminal:
     console = Console(width=160)  # a log has no window to fit into
@@ -30,6 +32,8 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as pages.from=data/*.parquet. Repeatable."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many pages per language.")]
+KeysFile = Annotated[Path | None, typer.Option("--keys", metavar="FILE", help="Where keys are kept; by default ~/.config/xl/keys.json.")]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; metrics name it.")]
 NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray may use; by default all.")]
 
 
@@ -158,6 +162,57 @@ def score_language(
     answer_files.print_score(answer_files.score_completions(completions, identifiers, protocol), as_json, console)
 
 
+@app.command()
+def serve(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]TARGET…", help="A recipe, a run, a model folder, a hub id, packaged/NAME, or an endpoint's YAML."),
+    ],
+    host: Annotated[str | None, typer.Option(help="Address to listen on; by default this machine alone.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    keys: KeysFile = None,
+    set_: Overrides = None,
+    num_cpus: NumCpus = None,
+) -> None:
+    """Serve models behind one OpenAI-compatible endpoint; `model` chooses among them. API keys: `xl keys`."""
+    from xl.recipe import parse_override
+    from xl.serving.run import run_endpoint
+    from xl.serving.targets import load_serving
+
+    overrides = dict(parse_override(text) for text in set_ or ())
+    given = {"host": host, "port": port, "keys_file": str(keys) if keys else None}
+    run_endpoint(load_serving(targets, overrides | {key: value for key, value in given.items() if value is not None}), console, num_cpus)
+
+
+@keys_app.command("add")
+def add_key(name: KeyName, keys: KeysFile = None) -> None:
+    """Make a key and print it, this once; only its hash is kept. Running endpoints take it within a second."""
+    from xl.serving.keys import add_key
+    from xl.serving.settings import default_keys_path
+
+    print(add_key(keys or default_keys_path(), name))
+
+
+@keys_app.command("list")
+def list_keys(keys: KeysFile = None) -> None:
+    """Name the keys there are, and when they were made."""
+    from xl.serving.keys import read_keys
+    from xl.serving.settings import default_keys_path
+
+    for key in read_keys(keys or default_keys_path()):
+        console.print(f"{key.name}  {key.created}", highlight=False)
+
+
+@keys_app.command("revoke")
+def revoke_key(name: KeyName, keys: KeysFile = None) -> None:
+    """Forget a key. Running endpoints refuse it within a second."""
+    from xl.serving.keys import revoke_key
+    from xl.serving.settings import default_keys_path
+
+    revoke_key(keys or default_keys_path(), name)
+    console.print(f"revoked {name}", highlight=False)
+
+
 def _load(recipe: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]
     from xl.recipe import load_recipe, parse_override
 
@@ -165,9 +220,14 @@ def _load(recipe: Path, overrides: list[str] | None):  # type: ignore[no-untyped
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2, an interruption is 130."""
+    """Entry point of `xl`."""
+    guarded(app)
+
+
+def guarded(commands: typer.Typer) -> None:
+    """Run a command line: a user's mistake is one line on stderr and exit code 2, an interruption is 130."""
     try:
-        app(standalone_mode=True)
+        commands(standalone_mode=True)
     except UserError as error:
         print(f"xl: {error}", file=sys.stderr)
         sys.exit(2)

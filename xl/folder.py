@@ -111,7 +111,7 @@ def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:
         before = run.stage_info(stage.name).get("settings")
         if before is None:
             continue
-        differing = list(_differences("", before, _plain(dict(stage.settings))))
+        differing = list(differences("", before, _plain(dict(stage.settings))))
         if differing:
             changes[stage.name] = differing
     return changes
@@ -134,7 +134,7 @@ def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, pages: 
         return []
     if not redo:
         before = {key: value for key, value in run.info.get("recipe", {}).get("pages", {}).items() if key in pages}
-        keys = [*_differences("pages", before, _plain(pages)), *(key for keys in changed_keys(run, stages).values() for key in keys)]
+        keys = [*differences("pages", before, _plain(pages)), *(key for keys in changed_keys(run, stages).values() for key in keys)]
         listed = "; ".join(dict.fromkeys(keys)) or "the method's list of stages"
         raise UserError(
             f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
@@ -148,10 +148,11 @@ def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, pages: 
     return stale + unknown
 
 
-def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
+def differences(path: str, before: Any, after: Any) -> Iterator[str]:
+    """The keys that differ between two plain settings, as `a.b: before → after`."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
-            yield from _differences(f"{path}.{key}" if path else key, before.get(key), after.get(key))
+            yield from differences(f"{path}.{key}" if path else key, before.get(key), after.get(key))
     elif before != after:
         yield f"{path}: {_short(before)} → {_short(after)}"
 

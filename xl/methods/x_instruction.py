@@ -12,8 +12,9 @@ from xl.pairs.mix import choose_pairs
 from xl.pairs.rate import keep_margin, keep_rating, likelihood_margin, rate_pair, scoring_prefix
 from xl.pairs.reverse import keep_instruction, reverse_instruction
 from xl.pairs.topics import topic
-from xl.recipe import Recipe, semantic
+from xl.recipe import Recipe
 from xl.records import Row
+from xl.settings import semantic
 from xl.stage import RowStage, Stage
 
 _PAGE_COLUMNS = pa.schema(

@@ -1,0 +1,44 @@
+"""Trains one after another in this process, or as one worker of torchrun's; the tests start it and read what it leaves behind.
+
+A training with `"kill": [rank, step]` loses that worker by `kill -9` when the step (counted from 1) has been computed but not yet noted.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xl.engines.models import resolve
+from xl.train import loop
+from xl.train.metrics import StepMetrics
+from xl.train.settings import Train
+from xl.train.trainer import train
+
+_step = loop._step
+
+
+def main(folder: Path, trainings: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    loop.join_workers(Train())
+    for training in trainings:
+        loop._step = _killing(*training["kill"]) if "kill" in training else _step
+        settings = Train(**training["settings"])
+        train(folder / "pairs.jsonl", resolve(str(folder / "base")), folder / training["out"], settings, use_ray=False)
+
+
+def _killing(rank: int, last_step: int) -> Any:
+    def step(worker: loop.Worker, number: int) -> StepMetrics:
+        metrics = _step(worker, number)
+        if worker.rank == rank and metrics.step == last_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return metrics
+
+    return step
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

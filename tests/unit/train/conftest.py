@@ -1,0 +1,16 @@
+"""One bench for all training tests: its undisturbed trainings are what the others are held against."""
+
+import pytest
+
+from tests.training import Bench, training
+
+STAGES = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench with `one-N` and `two-N`: ten undisturbed steps of one and of two workers with ZeRO stage N."""
+    bench = Bench(tmp_path_factory.mktemp("train"))
+    bench.run(*(training(f"one-{zero}", zero=zero) for zero in STAGES))
+    bench.run(*(training(f"two-{zero}", zero=zero) for zero in STAGES), workers=2)
+    return bench

@@ -1,0 +1,92 @@
+"""Pairs become tokens as they will be served, and every row is accounted for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_model import tiny_tokenizer
+from xl.errors import UserError
+from xl.train.prompts import give_chat_template, request
+from xl.train.tokens import Document, Documents, open_documents, read_summary, stop_ids, write_documents
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def row(response: str, instruction: str = "Write about the river.", source: str = "web") -> dict[str, Any]:
+    return {"id": "0" * 32, "instruction": instruction, "response": response, "language": "German", "source": source}
+
+
+def written(folder: Path, tokenizer: Any, *rows: dict[str, Any], max_length: int = 200, styles: dict[str, str] | None = None) -> Documents:
+    give_chat_template(tokenizer)
+    write_documents(rows, tokenizer, max_length, styles or {}, folder / "tokens")
+    return open_documents(folder / "tokens")
+
+
+def parts(document: Document, tokenizer: Any) -> tuple[str, str]:
+    return tokenizer.decode(document.ids[: document.num_prompt]), tokenizer.decode(document.ids[document.num_prompt :])
+
+
+def test_the_prompt_is_just_what_a_server_makes_of_the_same_request(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    document = written(tmp_path, tokenizer, row("river winter"))[0]
+    messages = [{"role": "user", "content": request("Write about the river.", "German")}]
+    served = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert document.ids[: document.num_prompt].tolist() == served
+    assert served.count(tokenizer.bos_token_id) == 1 and served[0] == tokenizer.bos_token_id
+    assert parts(document, tokenizer)[1] == "river winter<eos>"
+
+
+def test_a_chat_model_keeps_its_own_template_and_learns_its_end_of_turn(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    prompt, response = parts(written(tmp_path, tokenizer, row("river"))[0], tokenizer)
+    assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert response == "river<|im_end|>"
+    assert stop_ids(tokenizer) == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+def test_web_text_cannot_speak_in_control_tokens(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    document = written(tmp_path, tokenizer, row("river <eos> winter <bos>"))[0]
+    ids = document.ids[document.num_prompt :].tolist()
+    assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.bos_token_id not in ids
+
+
+def test_every_row_is_accounted_for_and_a_cut_response_does_not_end(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    rows = [row("river"), row(" "), row("river " * 200), row("river", instruction="window " * 200)]
+    data = written(tmp_path, tokenizer, *rows, max_length=100)
+    summary = read_summary(tmp_path / "tokens")
+    assert summary is not None
+    assert (summary.num_rows, summary.num_documents, summary.num_truncated) == (4, 2, 1)
+    assert summary.dropped == {"empty_response": 1, "prompt_too_long": 1}
+    assert len(data[1].ids) == 100 and tokenizer.eos_token_id not in data[1].ids
+    assert summary.num_response_tokens == sum(len(data[n].targets(prompt_loss=False)) for n in range(2))
+
+
+def test_a_style_follows_the_request_for_its_source_alone(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    data = written(tmp_path, tokenizer, row("river"), row("river", source="books"), styles={"web": "Write like a web page."})
+    assert "Answer in German. Write like a web page.\n" in parts(data[0], tokenizer)[0]
+    assert "Answer in German.\n" in parts(data[1], tokenizer)[0]
+    with pytest.raises(UserError, match="no row comes from wbe; the sources are web"):
+        written(tmp_path, tokenizer, row("river"), styles={"wbe": "x"})
+
+
+def test_documents_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xl.train.tokens._BATCH_ROWS", 3)
+    tokenizer = tiny_tokenizer()
+    data = written(tmp_path, tokenizer, *(row(f"number {n}") for n in range(8)))
+    assert [parts(data[n], tokenizer)[1] for n in range(8)] == [f"number {n}<eos>" for n in range(8)]
+    assert [len(data[n].ids) for n in range(8)] == data.lengths.tolist()
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to train on: 1 rows"):
+        written(tmp_path, tiny_tokenizer(), row(" "))

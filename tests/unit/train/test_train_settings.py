@@ -1,0 +1,45 @@
+"""Settings that cannot work are refused before anything starts, and the learning rate follows its schedule."""
+
+from typing import Any
+
+import pytest
+
+from xl.errors import UserError
+from xl.recipe import checked
+from xl.settings import semantic
+from xl.train.loop import learning_rate
+from xl.train.settings import Train
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "bf16", "zero": 0}, "bf16 needs zero: 1 or more"),
+        ({"precision": "fp32", "zero": 0, "offload": True}, "offload: true needs zero"),
+        ({"learning_rte": 1}, "unknown key `learning_rte`; did you mean `learning_rate`?"),
+        ({"lora": {"rnk": 8}}, "unknown key `lora.rnk`; did you mean `rank`?"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        checked(Train, settings, "--set")
+    assert "\n" not in str(raised.value)
+
+
+def test_how_the_work_is_shared_out_does_not_count_as_a_change() -> None:
+    moved = Train(workers=8, zero=3, packing=False, micro_batch=4, offload=True, logits_chunk=7, keep=9, gradient_checkpointing=True)
+    assert semantic(moved) == semantic(Train())
+    assert semantic(Train(seed=1)) != semantic(Train())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("constant", [0.5, 1, 1, 1, 1, 1]),
+        ("cosine", [0.5, 1, 1, 0.853553, 0.5, 0.146447]),
+    ],
+)
+def test_the_learning_rate_rises_and_then_follows_its_schedule(schedule: Any, rates: list[float]) -> None:
+    settings = Train(learning_rate=1, schedule=schedule, warmup_ratio=1 / 3)
+    assert [learning_rate(step, 6, settings) for step in range(6)] == pytest.approx(rates, rel=1e-5)

@@ -1,0 +1,52 @@
+"""Whole trainings of a tiny Gemma 3 (sliding windows, tied embeddings), in processes of their own and without Ray."""
+
+import random
+
+import pytest
+
+from tests.training import Bench, training
+
+STAGES = (0, 1, 2, 3)
+
+KILL = random.Random()
+
+
+def test_zero_stages_and_workers_give_one_curve(bench: Bench) -> None:
+    expected = bench.losses("one-0")
+    assert len(expected) == 10 and expected[-1] < 0.8 * expected[0]
+    for out in (f"{workers}-{zero}" for workers in ("one", "two") for zero in STAGES):
+        assert bench.losses(out) == pytest.approx(expected, rel=1e-5), out
+
+
+def test_packing_chunks_and_recomputation_give_the_same_curve_and_bf16_nearly_so(bench: Bench) -> None:
+    ways = {
+        "unpacked": {"packing": False, "micro_batch": 3},
+        "chunked": {"logits_chunk": 7, "gradient_checkpointing": True, "micro_batch": 2},
+        "chunked-3": {"logits_chunk": 7, "gradient_checkpointing": True, "zero": 3, "offload": True},
+    }
+    half = {f"bf16-{zero}": {"precision": "bf16", "zero": zero} for zero in STAGES[1:]}
+    bench.run(*(training(out, **way) for out, way in {**ways, **half}.items()))
+    for out in ways:
+        assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=1e-5), out
+    for out in half:
+        assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=2e-2), out
+
+
+@pytest.mark.parametrize(("workers", "zero"), [(1, 0), (2, 2), (2, 3)])
+def test_kill_9_at_a_random_step_changes_no_loss(bench: Bench, workers: int, zero: int) -> None:
+    out, rank, step = f"killed-{workers}-{zero}", KILL.randrange(workers), KILL.randint(1, 10)
+    bench.run(training(out, zero=zero, kill=(rank, step)), workers=workers, killed=True)
+    bench.run(training(out, zero=zero), workers=workers)
+    undisturbed = bench.losses(f"{'one' if workers == 1 else 'two'}-{zero}")
+    assert bench.losses(out) == pytest.approx(undisturbed, rel=1e-6), f"worker {rank} was killed at step {step}"
+
+
+@pytest.mark.parametrize("stages", [(1, 1, 1), (3, 3, 3), (2, 1, 2)])
+def test_two_workers_then_one_then_two_go_on_from_the_universal_format(bench: Bench, stages: tuple[int, int, int]) -> None:
+    out = f"moved (stages {stages})"
+    bench.run(training(out, zero=stages[0], keep=9, kill=(1, 5)), workers=2, killed=True)
+    bench.run(training(out, zero=stages[1], keep=9, kill=(0, 8)), killed=True)
+    bench.run(training(out, zero=stages[2], keep=9), workers=2)
+    converted = [path.parent.name for path in sorted((bench.root / out / "checkpoints").glob("*/universal"))]
+    assert converted == ["step-00000003", "step-00000006"]
+    assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=1e-3)

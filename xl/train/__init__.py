@@ -1,0 +1,1 @@
+"""Training on a run's dataset: tokens, packing, loss, DeepSpeed, checkpoints, export."""

@@ -1,0 +1,85 @@
+"""The tuned model as Hugging Face folders, whole or not there at all: `model/`, and for LoRA `adapter/` beside the merged `model/`."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from xl.errors import require
+from xl.train.job import Job
+from xl.train.metrics import read_metrics
+from xl.train.prompts import give_chat_template
+from xl.train.settings import Train
+from xl.train.tokens import read_summary, stop_ids
+from xl.train.zero import gathered_weights
+
+GENERATION = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "no_repeat_ngram_size": 6, "max_new_tokens": 2048}
+"""How answers are drawn unless a request says otherwise (X-Instruction's evaluation, METHODS.md §1)."""
+
+
+def export(engine: Any, job: Job) -> None:
+    """Write the model. All workers must call it; the main one writes."""
+    is_lora = job.settings.tune == "lora"
+    weights = gathered_weights(engine, only_trained=is_lora)
+    if torch.distributed.get_rank() != 0:
+        return
+    tuned = engine.module.model
+    if is_lora:
+        with _folder(job.adapter_folder) as folder:
+            tuned.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
+            _write_companions(folder, job, is_adapter=True)
+    with _folder(job.model_folder) as folder:
+        if is_lora:
+            _merge(job.model, job.adapter_folder, job.settings).save_pretrained(folder)
+        else:
+            require("huggingface_hub", "train").save_torch_state_dict(weights, folder)
+            tuned.config.save_pretrained(folder)
+        _write_companions(folder, job, is_adapter=False)
+
+
+def _merge(model: str, adapter: Path, settings: Train) -> Any:
+    """The base with the adapter added to its weights, in fp32, so that it is rounded once."""
+    transformers, peft = require("transformers", "train"), require("peft", "train")
+    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    merged = peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    return merged.to(torch.bfloat16) if settings.precision == "bf16" else merged
+
+
+def _write_companions(folder: Path, job: Job, is_adapter: bool) -> None:
+    """Tokenizer with chat template, generation defaults, and the model card."""
+    transformers = require("transformers", "train")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
+    give_chat_template(tokenizer)
+    tokenizer.save_pretrained(folder)
+    special = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": stop_ids(tokenizer)}
+    transformers.GenerationConfig(**GENERATION, **special).save_pretrained(folder)
+    summary = read_summary(job.tokens)
+    assert summary is not None, "a model is exported after its data was tokenised"
+    template = jinja2.Template((Path(__file__).parent / "card.md.jinja").read_text("utf-8"), undefined=jinja2.StrictUndefined)
+    card = template.render(
+        name=job.name,
+        is_adapter=is_adapter,
+        settings=job.settings,
+        tokens=summary,
+        last=read_metrics(job.metrics)[-1],
+        generation=GENERATION,
+        licence=job.licence,
+    )
+    (folder / "README.md").write_text(card, "utf-8")
+
+
+@contextmanager
+def _folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, put in place by one rename when it is whole."""
+    aside = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    for path in aside.iterdir():
+        path.chmod(0o644)  # weights are written through a temporary file that its owner alone may read
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)

@@ -1,0 +1,39 @@
+"""What every worker of a training is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xl.train.settings import Train
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training: its model, its folder and its settings."""
+
+    model: str
+    """Hugging Face folder or hub id of the weights to begin with."""
+    name: str
+    """How the user calls that model."""
+    out: Path
+    settings: Train
+    licence: str | None = None
+
+    @property
+    def tokens(self) -> Path:
+        return self.out / "tokens"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.out / "metrics.jsonl"
+
+    @property
+    def model_folder(self) -> Path:
+        return self.out / "model"
+
+    @property
+    def adapter_folder(self) -> Path:
+        return self.out / "adapter"

@@ -1,0 +1,202 @@
+"""The training loop, the same under Ray Train, under torchrun and in a single process.
+
+Every worker runs `fit`. What a step learns, its learning rate and its random numbers are functions of (seed, step), so a run that was
+stopped needs only its weights, its optimizer and the number of the last step to go on.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xl.records import row_seed
+from xl.train import checkpoint, packing, zero
+from xl.train.checkpoint import Progress
+from xl.train.export import export
+from xl.train.job import Job
+from xl.train.loss import check_architecture
+from xl.train.metrics import MetricsLog, StepMetrics
+from xl.train.packing import MicroBatch
+from xl.train.settings import Train
+from xl.train.tokens import Documents, open_documents
+
+_ORPHAN_SECONDS = 120
+
+
+@dataclass
+class Worker:
+    """One worker of a training at work."""
+
+    job: Job
+    data: Documents
+    engine: Any
+    rank: int
+    num_workers: int
+    num_steps: int
+
+
+def fit(job: Job) -> None:
+    """Train from the newest checkpoint to the last step and export the model. Every worker calls this.
+
+    `torch.distributed` must be initialised.
+
+    Raises:
+        UserError: the architecture cannot be trained, or the checkpoint cannot be continued with these settings.
+    """
+    torch.set_num_threads(job.settings.cpus_per_worker)
+    with _only_writer(job):
+        worker, done = _start(job)
+        log = MetricsLog(job.out, done, job.settings.log_to) if worker.rank == 0 else None
+        for step in range(done, worker.num_steps):
+            metrics = _step(worker, step)
+            if log:
+                log.write(metrics)
+            if (step + 1) % job.settings.save_every == 0 or step + 1 == worker.num_steps:
+                checkpoint.save(worker.engine, job.checkpoints, _progress(worker, step + 1), job.settings.keep)
+        if log:
+            log.close()
+        export(worker.engine, job)
+        torch.distributed.barrier()
+
+
+def learning_rate(step: int, num_steps: int, settings: Train) -> float:
+    """Learning rate of a step, counted from 0: a linear rise, then the schedule down to 0 at the end."""
+    num_warmup = math.ceil(settings.warmup_ratio * num_steps)
+    if step < num_warmup:
+        return settings.learning_rate * (step + 1) / num_warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = (step - num_warmup) / max(1, num_steps - num_warmup)
+    return settings.learning_rate * ((1 - done) if settings.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
+
+
+def _start(job: Job) -> tuple[Worker, int]:
+    """A worker with its weights, and how many steps are done already."""
+    settings, rank, num_workers = job.settings, torch.distributed.get_rank(), torch.distributed.get_world_size()
+    data = open_documents(job.tokens)
+    newest = _agreed(checkpoint.newest(job.checkpoints))
+    progress = checkpoint.read_progress(newest) if newest else None
+    universal = progress is not None and checkpoint.needs_universal(progress, settings, num_workers)
+    if universal and newest and rank == 0:
+        checkpoint.to_universal(newest)
+    torch.distributed.barrier()
+    engine = zero.start_engine(job.model, settings, universal)
+    num_steps = packing.num_steps(len(data), settings.global_batch, settings.epochs, settings.max_steps)
+    if newest and progress:
+        checkpoint.load(engine, newest, universal)
+    else:
+        engine.eval()
+        check_architecture(engine.module, settings.packing, engine.device)
+    engine.train()
+    return Worker(job, data, engine, rank, num_workers, num_steps), progress.step if progress else 0
+
+
+def _agreed(path: Path | None) -> Path | None:
+    """The main worker's answer in all workers: theirs may date from before an orphan's last write."""
+    answer = [path]
+    torch.distributed.broadcast_object_list(answer)
+    return answer[0]
+
+
+def _step(worker: Worker, step: int) -> StepMetrics:
+    """One optimizer step."""
+    settings, data = worker.job.settings, worker.data
+    began = time.perf_counter()
+    documents = packing.documents_of(step, len(data), settings.global_batch, settings.seed)
+    num_supervised = packing.num_supervised(documents, data, settings.prompt_loss)
+    summed_loss, num_learned = _backward(worker, step, documents, num_supervised)
+    assert num_learned == num_supervised, f"step {step + 1}: {num_supervised} supervised tokens became {num_learned} in packing"
+    rate = learning_rate(step, worker.num_steps, settings)
+    norm = _update(worker.engine, rate)
+    seconds = time.perf_counter() - began
+    num_tokens = int(data.lengths[documents].sum())
+    return StepMetrics(
+        step=step + 1,
+        epoch=round((step + 1) / math.ceil(len(data) / settings.global_batch), 4),
+        loss=summed_loss / num_supervised,
+        learning_rate=rate,
+        gradient_norm=norm,
+        num_documents=len(documents),
+        num_tokens=num_tokens,
+        num_supervised_tokens=num_supervised,
+        step_seconds=round(seconds, 4),
+        tokens_per_second=round(num_tokens / seconds, 1),
+    )
+
+
+def _backward(worker: Worker, step: int, documents: packing.IntArray, num_supervised: int) -> tuple[float, int]:
+    """Gradients of a step, shared out over the workers; returns all workers' summed loss and how many tokens it is the sum of."""
+    settings, data, engine = worker.job.settings, worker.data, worker.engine
+    micro_batches = packing.plan(documents, data.lengths, settings.max_length, settings.micro_batch, settings.packing)
+    mine = packing.share(micro_batches, worker.rank, worker.num_workers)
+    totals = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    for turn, blocks in enumerate(mine):
+        engine.set_gradient_accumulation_boundary(turn + 1 == len(mine))
+        # An idle worker goes along with the others, on the smallest micro-batch and with weight 0.
+        batch = packing.assemble(blocks or micro_batches[-1], data, settings.prompt_loss, pad_id=0)
+        weight = 1 if blocks else 0
+        torch.manual_seed(row_seed(settings.seed, str(step), "dropout", turn * worker.num_workers + worker.rank))
+        loss = weight * engine(*_on_device(batch, engine.device))
+        # DeepSpeed averages over workers; a step's loss is the mean over its tokens, wherever they lie.
+        engine.backward(loss * (worker.num_workers / num_supervised))
+        totals[0] += loss.detach()
+        totals[1] += weight * len(batch.targets)
+    torch.distributed.all_reduce(totals)
+    return float(totals[0]), int(totals[1])
+
+
+def _on_device(batch: MicroBatch, device: torch.device) -> list[torch.Tensor]:
+    """The arguments of `SupervisedLoss`."""
+    return [torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.position_ids, batch.predictors, batch.targets)]
+
+
+def _update(engine: Any, rate: float) -> float:
+    """Take the optimizer's step at a learning rate; returns the gradients' norm."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+    before = None if engine.zero_optimization() else zero.gradient_norm(engine)
+    engine.step()
+    return zero.gradient_norm(engine) if before is None else before
+
+
+def _progress(worker: Worker, step: int) -> Progress:
+    settings = worker.job.settings
+    steps_per_epoch = math.ceil(len(worker.data) / settings.global_batch)
+    epochs, rest = divmod(step, steps_per_epoch)
+    num_documents = epochs * len(worker.data) + rest * settings.global_batch
+    return Progress(step, num_documents, settings.seed, worker.num_workers, settings.zero)
+
+
+@contextlib.contextmanager
+def _only_writer(job: Job) -> Iterator[None]:
+    """Let the main worker write alone: workers of a killed driver live on for seconds, and their lock ends with them."""
+    if torch.distributed.get_rank() != 0:
+        yield
+        return
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    with open(job.checkpoints / ".lock", "a") as file:
+        for _ in range(_ORPHAN_SECONDS):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(1)
+        else:
+            raise TimeoutError(f"{job.out}: the workers of an earlier training still write there after {_ORPHAN_SECONDS} seconds")
+        yield
+
+
+def join_workers(settings: Train) -> None:
+    """Initialise `torch.distributed`: from torchrun's environment where there is one, else for this process alone."""
+    backend = "nccl" if settings.gpus_per_worker else "gloo"
+    os.environ.setdefault("LOCAL_RANK", "0")
+    if "WORLD_SIZE" in os.environ:
+        torch.distributed.init_process_group(backend)
+    else:
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)

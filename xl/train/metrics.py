@@ -1,0 +1,81 @@
+"""What a training says of each step: `metrics.jsonl`, one line a step, each step once however often the run was stopped."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xl.errors import require
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One optimizer step."""
+
+    step: int
+    """Counted from 1."""
+    epoch: float
+    loss: float
+    """Mean cross-entropy per supervised token in nats, before the step's update."""
+    learning_rate: float
+    gradient_norm: float
+    num_documents: int
+    num_tokens: int
+    num_supervised_tokens: int
+    step_seconds: float
+    tokens_per_second: float
+
+
+def read_metrics(path: Path) -> list[StepMetrics]:
+    """All steps so far. A last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").split("\n")[:-1]
+    return [StepMetrics(**json.loads(line)) for line in lines]
+
+
+class MetricsLog:
+    """Writes metrics to the file, and to TensorBoard and W&B where asked."""
+
+    def __init__(self, out: Path, step: int, log_to: tuple[str, ...]) -> None:
+        """Go on behind `step`: what was written of later steps, which no checkpoint holds, is taken back."""
+        path = out / "metrics.jsonl"
+        kept = [metrics for metrics in read_metrics(path) if metrics.step <= step]
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(_line(metrics) for metrics in kept), "utf-8")
+        aside.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard: Any = None
+        self._wandb: Any = None
+        if "tensorboard" in log_to:
+            require("tensorboard", "train")
+            self._tensorboard = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        if "wandb" in log_to:
+            run_id = hashlib.blake2b(str(out).encode(), digest_size=8).hexdigest()
+            self._wandb = require("wandb", "wandb").init(dir=str(out), id=run_id, name=out.name, resume="allow")
+
+    def write(self, metrics: StepMetrics) -> None:
+        """Append a step; it is on disk when this returns."""
+        self._file.write(_line(metrics))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        values = {name: value for name, value in asdict(metrics).items() if name != "step"}
+        if self._tensorboard:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"train/{name}", value, metrics.step)
+        if self._wandb:
+            self._wandb.log(values, step=metrics.step)
+
+    def close(self) -> None:
+        """Finish writing."""
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _line(metrics: StepMetrics) -> str:
+    return json.dumps(asdict(metrics)) + "\n"

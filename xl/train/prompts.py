@@ -1,0 +1,42 @@
+"""How a request is worded, in training as in serving. Nothing else words one."""
+
+import re
+from typing import Any
+
+BASE_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '### Instruction:\n' + message['content'] | trim + '\n\n### Response:\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] | trim + eos_token }}"
+    "{% else %}{{ message['content'] | trim + '\n\n' }}{% endif %}"
+    "{% endfor %}"
+)
+"""Chat template for base models, which have none. It ends where the response begins, whether a generation prompt is asked for or not."""
+
+
+def request(instruction: str, language: str, style: str = "") -> str:
+    """What the user says: the English instruction, the request for the language, and a style where one is wanted.
+
+    The request for the language follows the instruction as in X-Instruction (METHODS.md §1); the style separates the web's way to
+    write from an assistant's.
+    """
+    return " ".join(filter(None, (instruction.strip(), f"Answer in {language}.", style)))
+
+
+def give_chat_template(tokenizer: Any) -> None:
+    """Set our template on a tokenizer that has none, beginning with the BOS token if the tokenizer sets one itself."""
+    if tokenizer.chat_template:
+        return
+    adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    tokenizer.chat_template = ("{{ bos_token }}" if adds_bos else "") + BASE_TEMPLATE
+
+
+def special_tokens(tokenizer: Any) -> re.Pattern[str] | None:
+    """What in a text would be read as a control token; None for a tokenizer without any."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    names = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names))) if names else None
+
+
+def defuse(text: str, special: re.Pattern[str] | None) -> str:
+    """Web text in which no control token can be read: `<eos>` becomes `< eos>`."""
+    return special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) if special else text

@@ -1,0 +1,84 @@
+"""How a model is tuned: the recipe's `train:` part.
+
+What a step learns is set by the keys without a mark. Keys marked `Execution` (workers, ZeRO stage, packing, micro-batch, …) decide only
+how the same sum is computed: a run may change them and go on.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from xl.settings import EXECUTION, Strict
+
+
+class Lora(Strict):
+    """A low-rank adapter (arXiv 2106.09685). CrossAlpaca's arm is rank 8, alpha 16, dropout 0.05 on [q_proj, v_proj]."""
+
+    rank: int = Field(16, gt=0)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter; `all-linear` means all but the output layer."""
+
+
+class Train(Strict):
+    """Settings of a training."""
+
+    tune: Literal["full", "lora"] = "full"
+    lora: Lora = Lora()
+    epochs: float = Field(1, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    """Optimizer steps; by default as many as `epochs` asks for."""
+    global_batch: int = Field(32, gt=0)
+    """Documents (instruction and response) of one optimizer step, over all workers and packed or not."""
+    max_length: int = Field(2048, gt=1)
+    """Longest document and longest packed block, in tokens. Longer responses are cut."""
+    learning_rate: float = Field(2e-5, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its full value."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`bf16` keeps master weights and moments in fp32: pure bf16 loses small updates."""
+    prompt_loss: bool = False
+    """Whether the prompt's tokens are learned too, not the response's alone."""
+    styles: dict[str, str] = Field(default_factory=dict)
+    """Per source of pages, a sentence that the request ends with (METHODS.md §1), such as `web: Write like a web page.`
+    Sources that are not named get none. The same sentence, or another one, can be sent to the served model."""
+    seed: int = 0
+
+    zero: Annotated[Literal[0, 1, 2, 3], EXECUTION] = 1
+    """DeepSpeed's ZeRO stage: what the workers share out. 1: optimizer states, 2: gradients too, 3: weights too.
+    A run that has begun may change between 1 and 2 only."""
+    offload: Annotated[bool, EXECUTION] = False
+    """Keep optimizer states (and with `zero: 3` the weights) in CPU memory."""
+    workers: Annotated[int, EXECUTION] = Field(1, gt=0)
+    gpus_per_worker: Annotated[Literal[0, 1], EXECUTION] = 0
+    """0 trains on CPU."""
+    cpus_per_worker: Annotated[int, EXECUTION] = Field(1, gt=0)
+    micro_batch: Annotated[int, EXECUTION] = Field(1, gt=0)
+    """Blocks that a worker computes at once."""
+    packing: Annotated[bool, EXECUTION] = True
+    """Put the documents of a step together into blocks of `max_length`. They do not see each other: the result is the same."""
+    gradient_checkpointing: Annotated[bool, EXECUTION] = False
+    """Recompute activations in the backward pass: less memory, about a third more work."""
+    logits_chunk: Annotated[int, EXECUTION] = Field(1024, gt=0)
+    """Supervised tokens whose logits are in memory at once."""
+    save_every: Annotated[int, EXECUTION] = Field(100, gt=0)
+    """Steps between checkpoints; there is one at the end in any case."""
+    keep: Annotated[int, EXECUTION] = Field(2, gt=0)
+    """Newest checkpoints that are kept."""
+    max_failures: Annotated[int, EXECUTION] = Field(8, ge=-1)
+    """Lost workers before the run gives up; -1: never."""
+    log_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], EXECUTION] = ()
+    """Where metrics go beside `metrics.jsonl`."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Train":
+        if self.precision == "bf16" and self.zero == 0:
+            raise ValueError("precision: bf16 needs zero: 1 or more: it is ZeRO that keeps the master weights in fp32")
+        if self.offload and self.zero == 0:
+            raise ValueError("offload: true needs zero: 1 or more")
+        return self

@@ -1,0 +1,207 @@
+"""From pairs to token ids: tokenised once into an Arrow file, which every worker maps into its memory.
+
+tokens/documents.arrow    id, ids (prompt and response), num_prompt (how many of them are the prompt's)
+tokens/summary.json       what came of the rows; the marker that the file is whole
+"""
+
+import hashlib
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+
+from xl.errors import UserError
+from xl.records import Row
+from xl.train.prompts import defuse, request, special_tokens
+
+Ids = np.ndarray[Any, np.dtype[np.int32]]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+SCHEMA = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.int32())), ("num_prompt", pa.int32())])
+COLUMNS = ("id", "instruction", "response", "language", "source")
+_BATCH_ROWS = 1000
+
+
+@dataclass
+class TokenSummary:
+    """What came of the rows: in = documents + dropped."""
+
+    num_rows: int = 0
+    num_documents: int = 0
+    num_truncated: int = 0
+    """Documents whose response was cut. They end without an end-of-text token: a model is not to learn to stop in mid-sentence."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    num_tokens: int = 0
+    num_response_tokens: int = 0
+    num_styled: Counter[str] = field(default_factory=Counter)
+    """Documents whose request ends with a style, per source."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A tokenised pair. Of `ids`, the first `num_prompt` are the prompt."""
+
+    ids: Ids
+    num_prompt: int
+
+    def targets(self, prompt_loss: bool) -> range:
+        """Places of the tokens that are learned. The very first token has nothing before it that could predict it."""
+        return range(1 if prompt_loss else max(1, self.num_prompt), len(self.ids))
+
+
+@dataclass(frozen=True)
+class Documents:
+    """All documents of a training, memory-mapped."""
+
+    batches: list[pa.RecordBatch]
+    starts: Counts
+    """Number of the first document of each batch."""
+    lengths: Counts
+    """Tokens of each document."""
+    num_prompt: Counts
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Document:
+        batch = int(np.searchsorted(self.starts, index, side="right")) - 1
+        ids = self.batches[batch].column("ids")[index - int(self.starts[batch])].values
+        return Document(ids.to_numpy(), int(self.num_prompt[index]))
+
+
+def open_documents(folder: Path) -> Documents:
+    """The documents that `write_documents` wrote."""
+    with pa.memory_map(str(folder / "documents.arrow")) as file, pa.ipc.open_file(file) as reader:
+        batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
+    lengths = [np.diff(batch.column("ids").offsets.to_numpy()).astype(np.int64) for batch in batches]
+    num_prompt = [batch.column("num_prompt").to_numpy().astype(np.int64) for batch in batches]
+    starts = np.cumsum([0, *(len(batch) for batch in batches[:-1])])
+    return Documents(batches, starts, np.concatenate(lengths), np.concatenate(num_prompt))
+
+
+def write_documents(rows: Iterable[Row], tokenizer: Any, max_length: int, styles: Mapping[str, str], folder: Path) -> TokenSummary:
+    """Tokenise rows (`COLUMNS`) into a folder; written aside and put in place by one rename.
+
+    Raises:
+        UserError: no row is left to train on, a style's source does not occur, or the chat template does not begin a
+            conversation with its own prompt.
+    """
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    summary = TokenSummary()
+    sources: set[str] = set()
+    with pa.ipc.new_file(str(aside / "documents.arrow"), SCHEMA) as writer:
+        for chunk in _chunks(rows):
+            sources.update(row["source"] for row in chunk)
+            encoded = _encode(chunk, tokenizer, max_length, styles, summary)
+            if encoded:
+                writer.write_batch(pa.RecordBatch.from_pylist(encoded, schema=SCHEMA))
+    unknown = sorted(set(styles) - sources)
+    if unknown:
+        raise UserError(f"train.styles: no row comes from {', '.join(unknown)}; the sources are {', '.join(sorted(sources)[:8])}")
+    if not summary.num_documents:
+        raise UserError(f"there is nothing to train on: {summary.num_rows} rows, dropped: {dict(summary.dropped)}")
+    (aside / "summary.json").write_text(json.dumps(vars(summary), indent=1), "utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return summary
+
+
+def read_summary(folder: Path) -> TokenSummary | None:
+    """The account of tokenised documents, or None where there are none yet."""
+    path = folder / "summary.json"
+    return TokenSummary(**json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+
+def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[str, str], summary: TokenSummary) -> list[Row]:
+    special, stops = special_tokens(tokenizer), stop_ids(tokenizer)
+    answered = [row for row in rows if (row["response"] or "").strip()]
+    summary.num_rows += len(rows)
+    summary.dropped["empty_response"] += len(rows) - len(answered)
+    if not answered:
+        return []
+    prompts, responses = zip(*(_render(row, tokenizer, styles, special) for row in answered), strict=True)
+    prompt_ids = tokenizer(list(prompts), add_special_tokens=False).input_ids
+    response_ids = tokenizer(list(responses), add_special_tokens=False).input_ids
+    encoded = []
+    for row, prompt, response in zip(answered, prompt_ids, response_ids, strict=True):
+        if len(prompt) >= max_length:
+            summary.dropped["prompt_too_long"] += 1
+            continue
+        whole = [*prompt, *response, *([] if response[-1] in stops else stops[:1])]
+        ids = whole[:max_length]
+        summary.num_truncated += len(whole) > max_length
+        encoded.append({"id": row["id"], "ids": ids, "num_prompt": len(prompt)})
+        summary.num_documents += 1
+        summary.num_tokens += len(ids)
+        summary.num_response_tokens += len(ids) - len(prompt)
+        summary.num_styled[row["source"]] += row["source"] in styles
+    return encoded
+
+
+def stop_ids(tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the end of text, then the end of a turn where the chat template has one."""
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "42"}]
+    behind = tokenizer.apply_chat_template(turn, tokenize=False).rstrip().rpartition("42")[2]
+    turn_end = tokenizer(behind, add_special_tokens=False).input_ids[-1:]
+    special = {*tokenizer.all_special_ids, *(n for n, token in tokenizer.added_tokens_decoder.items() if token.special)}
+    return list(dict.fromkeys([tokenizer.eos_token_id, *(n for n in turn_end if n in special)]))
+
+
+def _render(row: Row, tokenizer: Any, styles: Mapping[str, str], special: Any) -> tuple[str, str]:
+    """A row's prompt and response as text, the response with what the chat template puts behind it."""
+    asked = request(row["instruction"], row["language"], styles.get(row["source"], ""))
+    user = {"role": "user", "content": defuse(asked, special)}
+    answer = {"role": "assistant", "content": defuse(row["response"].strip(), special)}
+    prompt: str = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    whole: str = tokenizer.apply_chat_template([user, answer], tokenize=False)
+    if not whole.startswith(prompt):
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} words a finished conversation differently from its prompt; "
+            "give the model folder a template that begins with the prompt"
+        )
+    return prompt, whole[len(prompt) :].rstrip()
+
+
+def read_rows(dataset: Path) -> Iterator[Row]:
+    """The rows of a dataset: a Parquet or JSON Lines file, or a folder of Parquet files. Raises UserError."""
+    files = dataset_files(dataset)
+    kind = "parquet" if files[0].suffix == ".parquet" else "json"
+    source = pyarrow.dataset.dataset([str(file) for file in files], format=kind)
+    missing = [name for name in COLUMNS if name not in source.schema.names]
+    if missing:
+        raise UserError(f"{dataset}: columns missing: {', '.join(missing)}; a dataset of pairs has {', '.join(COLUMNS)}")
+    for batch in source.to_batches(columns=list(COLUMNS), batch_size=_BATCH_ROWS):
+        yield from batch.to_pylist()
+
+
+def dataset_files(dataset: Path) -> list[Path]:
+    """The files of a dataset, in a fixed order. Raises UserError where there are none."""
+    files = [dataset] if dataset.is_file() else sorted(dataset.glob("*.parquet"))
+    if not files:
+        raise UserError(f"{dataset}: no dataset; a Parquet or JSON Lines file is wanted, or a folder of Parquet files")
+    return files
+
+
+def dataset_digest(dataset: Path) -> str:
+    """Digest of a dataset's content, whatever its files are called."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for path in dataset_files(dataset):
+        with open(path, "rb") as file:
+            hasher.update(hashlib.file_digest(file, "blake2b").digest())
+    return hasher.hexdigest()
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, _BATCH_ROWS)):
+        yield chunk

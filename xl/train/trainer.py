@@ -1,0 +1,177 @@
+"""Train on a dataset: check, tokenise once, and start the workers, with Ray Train or without Ray.
+
+    OUT/train.json         what the training was begun with
+    OUT/tokens/            the tokenised dataset
+    OUT/checkpoints/       the newest few
+    OUT/metrics.jsonl      one line a step
+    OUT/model/             the tuned model (for LoRA merged, with OUT/adapter/ beside it)
+
+The same call again goes on where the last one stopped; a finished training is left alone.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xl.engines.models import ResolvedModel, prepare
+from xl.errors import UserError, require
+from xl.folder import RunFolder, differences, locked
+from xl.settings import semantic
+from xl.store import read_json, write_json
+from xl.train.job import Job
+from xl.train.metrics import StepMetrics, read_metrics
+from xl.train.prompts import give_chat_template
+from xl.train.settings import Train
+from xl.train.tokens import TokenSummary, dataset_digest, read_rows, read_summary, write_documents
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training."""
+
+    model: Path
+    adapter: Path | None
+    tokens: TokenSummary
+    metrics: list[StepMetrics]
+
+
+def train(dataset: Path, model: ResolvedModel, out: Path, settings: Train, *, use_ray: bool = True, fresh: bool = False) -> TrainResult:
+    """Train, or go on training, or do nothing when the model is there already.
+
+    Args:
+        dataset: a Parquet or JSON Lines file or a folder of Parquet files, with the columns of `tokens.COLUMNS`.
+        model: the weights to begin with.
+        out: the training's folder. All workers must see it: on a cluster it lies on a shared file system.
+        settings: how to tune.
+        use_ray: whether Ray Train starts the workers. Without it this process is one: alone, or under torchrun one of many
+            (`settings.workers` is then torchrun's to say).
+        fresh: forget what the folder holds.
+
+    Raises:
+        UserError: the dataset, the settings or the folder are for the user to mend.
+    """
+    job = Job(model.path, model.name, out.absolute(), settings, model.licence)
+    if use_ray:
+        with _begun(dataset, model, job, fresh):
+            if not job.model_folder.exists():
+                _run_on_ray(job)
+    else:
+        _run_here(dataset, model, job, fresh)
+    return _result(job)
+
+
+def _run_here(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> None:
+    """This process is a worker; the first one prepares the folder for all."""
+    torch = require("torch", "train")
+    choose_device(job.settings)
+    from xl.train.loop import fit, join_workers
+
+    joined = torch.distributed.is_initialized()
+    if not joined:
+        join_workers(job.settings)
+    with _begun(dataset, model, job, fresh) if torch.distributed.get_rank() == 0 else nullcontext():
+        torch.distributed.barrier()
+        if not job.model_folder.exists():
+            fit(job)
+        torch.distributed.barrier()
+    if not joined:
+        torch.distributed.destroy_process_group()
+
+
+def _run_on_ray(job: Job) -> None:
+    """Have Ray Train start the workers, and start them again when one is lost. Ray must be initialised."""
+    require("ray", "train")
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import LoggingConfig
+
+    settings = job.settings
+    needs = {"CPU": settings.cpus_per_worker, **({"GPU": 1} if settings.gpus_per_worker else {})}
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=settings.gpus_per_worker > 0, resources_per_worker=needs),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(job.out / ".ray"),
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            logging_config=LoggingConfig("ERROR"),
+        ),
+    )
+    # A lost worker is Ray's to replace; a mistake of the user's is not mended by a new worker, so it comes back as a value.
+    mistake = trainer.fit().return_value
+    if mistake:
+        raise UserError(mistake)
+
+
+def _ray_worker(config: dict[str, Job]) -> str | None:
+    job = config["job"]
+    choose_device(job.settings)
+    from xl.train.loop import fit
+
+    try:
+        fit(job)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def choose_device(settings: Train) -> None:
+    """Tell DeepSpeed what to compute on before anything imports it; by itself it would take a GPU wherever there is one."""
+    os.environ["DS_ACCELERATOR"] = "cuda" if settings.gpus_per_worker else "cpu"
+
+
+@contextmanager
+def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterator[None]:
+    """Claim the folder for this training and tokenise the dataset, unless that is done. Raises UserError."""
+    out = job.out
+    now = _plain({"model": model.digest, "dataset": dataset_digest(dataset), "train": semantic(job.settings)})
+    if out.exists() and not (out / "train.json").exists() and any(path.name != ".lock" for path in out.iterdir()):
+        raise UserError(f"--out {out} holds other files and no training; choose an empty or a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(RunFolder(out)):
+        if fresh:
+            _clear(out)
+        before = read_json(out / "train.json")
+        if before not in (None, now):
+            changed = "; ".join(differences("", before, now))
+            raise UserError(f"--out {out} was begun with other settings: {changed}. Use --fresh to start over, or another folder")
+        write_json(out / "train.json", now)
+        if read_summary(job.tokens) is None:
+            _tokenise(dataset, model, job)
+        yield
+
+
+def _tokenise(dataset: Path, model: ResolvedModel, job: Job) -> None:
+    transformers = require("transformers", "train")
+    prepare(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model.path)
+    give_chat_template(tokenizer)
+    write_documents(read_rows(dataset), tokenizer, job.settings.max_length, job.settings.styles, job.tokens)
+
+
+def _clear(folder: Path) -> None:
+    """Remove all but the lock that is held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def _result(job: Job) -> TrainResult:
+    summary = read_summary(job.tokens)
+    assert summary is not None and job.model_folder.exists(), f"{job.out} is not finished"
+    adapter = job.adapter_folder
+    return TrainResult(job.model_folder, adapter if adapter.exists() else None, summary, read_metrics(job.metrics))
