@@ -32,7 +32,7 @@ def test_packing_chunks_and_recomputation_give_the_same_curve_and_bf16_nearly_so
         assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=2e-2), out
 
 
-@pytest.mark.parametrize(("workers", "zero"), [(1, 0), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("workers", "zero"), [(1, 0), (2, 3)])
 def test_kill_9_at_a_random_step_changes_no_loss(bench: Bench, workers: int, zero: int) -> None:
     out, rank, step = f"killed-{workers}-{zero}", KILL.randrange(workers), KILL.randint(1, 10)
     bench.run(training(out, zero=zero, kill=(rank, step)), workers=workers, killed=True)
@@ -41,7 +41,7 @@ def test_kill_9_at_a_random_step_changes_no_loss(bench: Bench, workers: int, zer
     assert bench.losses(out) == pytest.approx(undisturbed, rel=1e-6), f"worker {rank} was killed at step {step}"
 
 
-@pytest.mark.parametrize("stages", [(1, 1, 1), (3, 3, 3), (2, 1, 2)])
+@pytest.mark.parametrize("stages", [(3, 3, 3), (2, 1, 2)])
 def test_two_workers_then_one_then_two_go_on_from_the_universal_format(bench: Bench, stages: tuple[int, int, int]) -> None:
     out = f"moved (stages {stages})"
     bench.run(training(out, zero=stages[0], keep=9, kill=(1, 5)), workers=2, killed=True)
