@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
 from xl.serving.backend import Head, Reply
@@ -115,3 +116,17 @@ async def stream(app: App, path: str, body: bytes) -> AsyncGenerator[Head | byte
             await asyncio.wait({call.task}, timeout=STREAM_INTERVAL_SECONDS)
     finally:
         call.leave()
+
+
+class Forwarder:
+    """A replica's side of `xl.serving.backend.Backend`: hands bodies to the ASGI application `_app` in its own process."""
+
+    _app: App
+
+    async def answer(self, path: str, body: bytes) -> Reply:
+        return await answer(self._app, path, body)
+
+    async def stream(self, path: str, body: bytes) -> AsyncGenerator[Head | bytes, None]:
+        async with aclosing(stream(self._app, path, body)) as parts:
+            async for part in parts:
+                yield part

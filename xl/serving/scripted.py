@@ -6,7 +6,6 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,8 +16,7 @@ from starlette.routing import Route
 from xl.ask import Message, Sampling
 from xl.ask import Request as Ask
 from xl.engines.scripted import ScriptedEngine
-from xl.serving import inprocess
-from xl.serving.backend import Head, Reply
+from xl.serving.inprocess import Forwarder
 
 
 def scripted_app(delay_seconds: float) -> Starlette:
@@ -57,16 +55,8 @@ async def _events(reply: dict[str, Any], words: list[str], is_chat: bool) -> Asy
     yield "data: [DONE]\n\n"
 
 
-class ScriptedReplica:
+class ScriptedReplica(Forwarder):
     """A replica as Ray Serve runs it; see `xl.serving.llm.LLMReplica` for the one with an engine."""
 
     def __init__(self, delay_seconds: float) -> None:
         self._app = scripted_app(delay_seconds)
-
-    async def answer(self, path: str, body: bytes) -> Reply:
-        return await inprocess.answer(self._app, path, body)
-
-    async def stream(self, path: str, body: bytes) -> AsyncGenerator[Head | bytes, None]:
-        async with aclosing(inprocess.stream(self._app, path, body)) as parts:
-            async for part in parts:
-                yield part
