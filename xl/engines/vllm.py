@@ -19,8 +19,7 @@ class VLLMEngine:
     def __init__(self, model: Model, path: str, chat: bool | None = None) -> None:
         on_cpu = model.gpus == 0
         if on_cpu:
-            for key, value in cpu_environment(model).items():
-                os.environ.setdefault(key, value)
+            set_cpu_environment(model)
         require("vllm", "cpu" if on_cpu else "gpu")
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -93,6 +92,13 @@ class VLLMEngine:
         except ValueError as error:
             raise RequestFailed(f"vLLM refuses the request: {error}") from None
         return outputs[-1]
+
+
+def set_cpu_environment(model: Model) -> None:
+    """Set them for this process. The user's own win, but for the threads: Ray has set one for each of its workers."""
+    for key, value in cpu_environment(model).items():
+        os.environ.setdefault(key, value)
+    os.environ["OMP_NUM_THREADS"] = cpu_environment(model)["OMP_NUM_THREADS"]
 
 
 def cpu_environment(model: Model) -> dict[str, str]:
