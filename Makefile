@@ -36,7 +36,8 @@ bench: setup
 	$(BIN)/python -m tests.bench
 
 chaos: setup
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --engine scripted --kills 200
+	$(BIN)/python -m tests.chaos --engine vllm --kills 20
 
 clean:
 	rm -rf $(VENV) runs

@@ -111,7 +111,7 @@ def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:
         before = run.stage_info(stage.name).get("settings")
         if before is None:
             continue
-        differing = list(differences("", before, _plain(dict(stage.settings))))
+        differing = list(differences("", before, plain(dict(stage.settings))))
         if differing:
             changes[stage.name] = differing
     return changes
@@ -134,7 +134,7 @@ def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, pages: 
         return []
     if not redo:
         before = {key: value for key, value in run.info.get("recipe", {}).get("pages", {}).items() if key in pages}
-        keys = [*differences("pages", before, _plain(pages)), *(key for keys in changed_keys(run, stages).values() for key in keys)]
+        keys = [*differences("pages", before, plain(pages)), *(key for keys in changed_keys(run, stages).values() for key in keys)]
         listed = "; ".join(dict.fromkeys(keys)) or "the method's list of stages"
         raise UserError(
             f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
@@ -162,19 +162,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Settings as JSON gives them back."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def record_stage(run: RunFolder, stage: Stage, fingerprint: str, **more: Any) -> None:
     """Note what a stage is begun (or finished) with."""
     info = run.stage_info(stage.name)
-    run.write_stage_info(stage.name, {**info, "fingerprint": fingerprint, "settings": _plain(dict(stage.settings)), **more})
+    run.write_stage_info(stage.name, {**info, "fingerprint": fingerprint, "settings": plain(dict(stage.settings)), **more})
 
 
 def environment() -> dict[str, str]:

@@ -146,15 +146,20 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Raises:
         UserError: one line that names the file, the key and the remedy.
     """
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no recipe {str(path)!r}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    data = read_yaml(path, "recipe")
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, not {type(data).__name__}")
     return check_recipe(overridden(data, overrides or {}), str(path))
+
+
+def read_yaml(path: Path, kind: str) -> Any:
+    """What a YAML file holds; `kind` says in errors what was looked for. Raises UserError."""
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no {kind} {str(path)!r}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def check_recipe(data: Mapping[str, Any], name: str) -> Recipe:

@@ -50,6 +50,7 @@ class WarmRuns:
         recipe = load_recipe(path)
         models = runs.resolve_models(recipe)
         stages = runs.method_stages(recipe, models)
+        stages = stages[: 1 + max(number for number, stage in enumerate(stages) if stage.name in measured)]
         run = folder.claim(out)
         job = runs.Job(recipe, run, runs.Options(), Console(quiet=True), models, stages, host=self._host)
         runs._note(job)

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from xl.errors import UserError
-from xl.recipe import Model, Recipe, checked, load_recipe, overridden
+from xl.recipe import Model, Recipe, checked, load_recipe, overridden, read_yaml
 from xl.serving.settings import ServedModel, Serving
 
 TUNED_FOLDER = "model"
@@ -46,12 +44,7 @@ def _name_and_path(target: str) -> tuple[str | None, Path]:
 
 def _endpoint_arguments(path: Path) -> dict[str, Any] | None:
     """The arguments of the application in a Ray Serve YAML, or None where the file is something else."""
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no file {str(path)!r}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    data = read_yaml(path, "file")
     applications = data.get("applications") if isinstance(data, dict) else None
     if applications is None:
         return None

@@ -9,18 +9,16 @@
 The same call again goes on where the last one stopped; a finished training is left alone.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import UserError, require
-from xl.folder import RunFolder, differences, locked
+from xl.folder import RunFolder, differences, locked, plain
 from xl.settings import semantic
 from xl.store import read_json, write_json
 from xl.train.job import Job
@@ -131,7 +129,7 @@ def choose_device(settings: Train) -> None:
 def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterator[None]:
     """Claim the folder for this training and tokenise the dataset, unless that is done. Raises UserError."""
     out = job.out
-    now = _plain({"model": model.digest, "dataset": dataset_digest(dataset), "train": semantic(job.settings)})
+    now = plain({"model": model.digest, "dataset": dataset_digest(dataset), "train": semantic(job.settings)})
     if out.exists() and not (out / "train.json").exists() and any(path.name != ".lock" for path in out.iterdir()):
         raise UserError(f"--out {out} holds other files and no training; choose an empty or a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -163,11 +161,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != ".lock":
             path.unlink()
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON gives it back."""
-    return json.loads(json.dumps(value))
 
 
 def _result(job: Job) -> TrainResult:
