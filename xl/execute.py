@@ -161,17 +161,24 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
         UserError: the engine cannot work, or the disk is full.
         Incomplete: rows stay missing after several rounds, which no user can cause.
     """
+    from ray.exceptions import RayTaskError
+
     left = shards
-    for _ in range(MAX_ROUNDS):
+    for number in range(1, MAX_ROUNDS + 1):
+        done: Counter[str] = Counter()
         sealed: set[str] = set()
         try:
             for group in _executions(plan, left):
-                sealed |= _execute(plan, source, group, progress)
+                _execute(plan, source, group, progress, done, sealed)
         except Exception as error:
-            raise _explained(_cause(error)) from error
+            cause = _explained(_cause(error))
+            # What our code raised in a worker would be raised again. All else is Ray's: it may stumble over a worker that dies.
+            if number == MAX_ROUNDS or isinstance(error, RayTaskError) or isinstance(cause, UserError):
+                raise cause from error
         left = [shard for shard in left if shard.name not in sealed]
         if not left:
             return
+        progress.advance(-sum(done[shard.name] for shard in left))
     raise Incomplete(f"{len(left)} shards are still open after {MAX_ROUNDS} rounds; the first is {left[0].name}")
 
 
@@ -201,30 +208,31 @@ def _parcel_rows(plan: Plan) -> int:
     return CPU_PARCEL_ROWS if plan.model is None else ENGINE_PARCEL_ROWS
 
 
-def _execute(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> set[str]:
-    """Do these shards once; returns the names of those that could be sealed."""
+def _execute(
+    plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress, done: Counter[str], sealed: set[str]
+) -> None:
+    """Do these shards once. Counts the rows that were committed in `done`, enters the shards that could be sealed in `sealed`."""
     import ray
 
     expected = {shard.name: shard for shard in shards}
-    done: Counter[str] = Counter()
     sealing: list[Any] = []
-    sealed: set[str] = set()
     seal = ray.remote(_seal).options(num_cpus=0)
     plan_reference = ray.put(plan)
     for shard in shards:
         if shard.num_rows == 0:
             sealing.append(seal.remote(plan_reference, shard))
-    for ack in _acknowledgements(plan, plan_reference, source, [shard for shard in shards if shard.num_rows]):
-        counts = {status.value: ack[status.value] or 0 for status in Status}
-        progress.advance(ack["done"], **counts, output_tokens=ack["output_tokens"] or 0)
-        done[ack["shard"]] += ack["done"]
-        if done[ack["shard"]] == expected[ack["shard"]].num_rows:
-            sealing.append(seal.remote(plan_reference, expected[ack["shard"]]))
-        if len(sealing) > 8:
-            ready, sealing = ray.wait(sealing, num_returns=1)
-            sealed.update(filter(None, ray.get(ready)))
-    sealed.update(filter(None, ray.get(sealing)))
-    return sealed
+    try:
+        for ack in _acknowledgements(plan, plan_reference, source, [shard for shard in shards if shard.num_rows]):
+            counts = {status.value: ack[status.value] or 0 for status in Status}
+            progress.advance(ack["done"], **counts, output_tokens=ack["output_tokens"] or 0)
+            done[ack["shard"]] += ack["done"]
+            if done[ack["shard"]] == expected[ack["shard"]].num_rows:
+                sealing.append(seal.remote(plan_reference, expected[ack["shard"]]))
+            if len(sealing) > 8:
+                ready, sealing = ray.wait(sealing, num_returns=1)
+                sealed.update(filter(None, ray.get(ready)))
+    finally:
+        sealed.update(filter(None, ray.get(sealing)))
 
 
 def _seal(plan: Plan, shard: InputShard) -> str | None:

@@ -1,0 +1,67 @@
+"""A pass goes on when Ray stumbles over a worker that dies, and ends at once when the fault is ours or the user's."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from xl import execute
+from xl.errors import UserError
+from xl.progress import StageProgress
+from xl.store import Incomplete, InputShard
+from xl.worker import FromManifest, Plan
+
+SHARDS = [InputShard(name, name, {"de": 10}) for name in ("a", "b")]
+
+
+class Shown:
+    """Where a person's progress bar stands."""
+
+    num_done = 0
+
+    def advance(self, num_rows: int, **_: int) -> None:
+        self.num_done += num_rows
+
+
+def rounds(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> tuple[list[list[str]], int]:
+    """The shards of each round when a round does the first of its shards and then meets its error, and the rows shown as done."""
+    pytest.importorskip("ray")
+    seen: list[list[str]] = []
+
+    def one(_: Any, __: Any, shards: list[InputShard], progress: Any, done: Counter[str], sealed: set[str]) -> None:
+        seen.append([shard.name for shard in shards])
+        for shard in shards:
+            done[shard.name] += shard.num_rows
+            progress.advance(shard.num_rows)
+            if shard is not shards[0] and errors:
+                raise errors.pop(0)
+            sealed.add(shard.name)
+
+    monkeypatch.setattr(execute, "_execute", one)
+    shown = Shown()
+    plan, source = cast(Plan, SimpleNamespace(model=None)), cast(FromManifest, None)
+    execute.run_rows(plan, source, list(SHARDS), cast(StageProgress, shown))
+    return seen, shown.num_done
+
+
+def test_an_error_of_rays_own_costs_a_round_for_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rounds(monkeypatch, [AssertionError("Above ray.get should raise an exception.")]) == ([["a", "b"], ["b"]], 20)
+
+
+def test_a_users_mistake_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="disk is full"):
+        rounds(monkeypatch, [OSError("No space left on device")])
+
+
+def test_an_error_of_our_own_code_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayTaskError
+
+    with pytest.raises(RayTaskError):
+        rounds(monkeypatch, [RayTaskError("walk", "traceback", ValueError("ours"))])
+
+
+def test_shards_that_stay_open_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_execute", lambda *_: None)
+    with pytest.raises(Incomplete, match="2 shards are still open"):
+        execute.run_rows(cast(Plan, SimpleNamespace(model=None)), cast(FromManifest, None), list(SHARDS), cast(StageProgress, Shown()))
