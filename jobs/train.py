@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xl.cli import guarded
+from xl.cli import console, guarded
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,7 +38,7 @@ def main(
     weights = resolve(model)
     num_cpus = settings.workers * settings.cpus_per_worker + 1
     with ray_session(address, num_cpus) if ray else nullcontext():
-        result = train(dataset, weights, out, settings, use_ray=ray, fresh=fresh)
+        result = train(dataset, weights, out, settings, use_ray=ray, fresh=fresh, console=console)
     if os.environ.get("RANK", "0") == "0":
         report(result)
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from xl.recipe import Recipe
 from xl.records import Row
 from xl.store import StageStore
+from xl.train.prompts import request
 
 DATASET_SCHEMA = pa.schema(
     [
@@ -58,7 +59,7 @@ _CHUNK_ROWS = 1_000
 
 def pair_of(row: Row, recipe: Recipe) -> Row:
     """A row of the last stage as a row of the dataset."""
-    prompt = f"{row['instruction']} Answer in {row['language']}."
+    prompt = request(row["instruction"], row["language"])
     return {
         **{name: row.get(name) for name in DATASET_SCHEMA.names},
         "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": row["text"]}],

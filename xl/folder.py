@@ -4,7 +4,9 @@
     RUN/recipe.yaml       the recipe as it was given, with overrides applied
     RUN/manifest/         the planned input
     RUN/stages/NAME/      one folder per stage
-    RUN/dataset/          the result
+    RUN/dataset/          the pairs
+    RUN/training/         the tuned model and how it came about (xl/train/trainer.py)
+    RUN/evaluation/       a folder like this one, of prompts instead of pages
     RUN/report.html       what happened, to look at
 
 The fingerprint in a stage's `stage.json` decides what may be continued; the files beside it decide how far it got.
@@ -41,6 +43,14 @@ class RunFolder:
     @property
     def dataset(self) -> Path:
         return self.root / "dataset"
+
+    @property
+    def training(self) -> Path:
+        return self.root / "training"
+
+    @property
+    def evaluation(self) -> "RunFolder":
+        return RunFolder(self.root / "evaluation")
 
     @property
     def report(self) -> Path:
@@ -117,10 +127,13 @@ def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:
     return changes
 
 
-def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, pages: Mapping[str, Any], redo: bool) -> list[str]:
+def check_fingerprints(
+    run: RunFolder, stages: list[Stage], source: str, pages: Mapping[str, Any], redo: bool, kept: tuple[str, ...] = ()
+) -> list[str]:
     """Refuse a recipe that would mix with what the run holds, or make room for it; returns the stages that were cleared.
 
-    `source` is the fingerprint of how pages are read, `pages` the settings that it was made from.
+    `source` is the fingerprint of how pages are read, `pages` the settings that it was made from; folders of stages named in `kept` are
+    left alone though they are not among `stages`.
 
     Raises:
         UserError: names the keys that differ and the stages that would be redone.
@@ -129,7 +142,7 @@ def check_fingerprints(run: RunFolder, stages: list[Stage], source: str, pages: 
     names = list(wanted)
     begun = {name: run.stage_info(name).get("fingerprint") for name in names}
     stale = [name for name in names if begun[name] is not None and begun[name] != wanted[name]]
-    unknown = [p.name for p in sorted((run.root / "stages").glob("*")) if p.name not in wanted]
+    unknown = [p.name for p in sorted((run.root / "stages").glob("*")) if p.name not in (*wanted, *kept)]
     if not stale and not unknown:
         return []
     if not redo:

@@ -1,4 +1,4 @@
-"""Progress on the terminal: per stage rows, rows/s, tokens/s and the time left. A bar where someone watches, lines in a log."""
+"""Progress on the terminal: rows of a stage or steps of a training, rates and time left. A bar for a person, lines for a log."""
 
 import sys
 import time
@@ -30,10 +30,11 @@ class _Rates(ProgressColumn):
 class StageProgress:
     """One stage's progress. Use as a context manager; call `advance` as rows are committed."""
 
-    def __init__(self, console: Console, name: str, num_rows: int) -> None:
-        self._console, self._name, self._num_rows = console, name, num_rows
+    def __init__(self, console: Console, name: str, num_rows: int, unit: str = "rows") -> None:
+        self._console, self._name, self._num_rows, self._unit = console, name, num_rows, unit
         self._num_done = self._num_new = self._num_tokens = 0
         self._outcomes = {"kept": 0, "dropped": 0, "failed": 0}
+        self._note = ""
         self._started = self._logged = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -52,7 +53,7 @@ class StageProgress:
         if self._bar:
             self._bar.start()
         else:
-            self._console.print(f"{self._name}: {self._num_rows:,} rows", highlight=False)
+            self._console.print(f"{self._name}: {self._num_rows:,} {self._unit}", highlight=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -61,10 +62,14 @@ class StageProgress:
         if kind is None:
             self._console.print(f"{self._name}: {self._line()} in {left(time.monotonic() - self._started)}", highlight=False)
 
-    def advance(self, num_rows: int, kept: int = 0, dropped: int = 0, failed: int = 0, output_tokens: int = 0) -> None:
-        """Count committed rows. Rows of an earlier attempt have no outcome here and do not count as speed."""
+    def note(self, text: str) -> None:
+        """Let a text stand behind the rates, until the next one."""
+        self._note = text
+
+    def advance(self, num_rows: int, kept: int = 0, dropped: int = 0, failed: int = 0, output_tokens: int = 0, num_steps: int = 0) -> None:
+        """Count committed rows, or steps of a training. Rows of an earlier attempt have no outcome here and do not count as speed."""
         self._num_done += num_rows
-        self._num_new += kept + dropped + failed
+        self._num_new += kept + dropped + failed + num_steps
         self._num_tokens += output_tokens
         for outcome, count in (("kept", kept), ("dropped", dropped), ("failed", failed)):
             self._outcomes[outcome] += count
@@ -81,11 +86,11 @@ class StageProgress:
         earlier = self._num_done - self._num_new
         if earlier:
             parts.append(f"{earlier:,} from before")
-        return f"{self._num_done:,}/{self._num_rows:,} rows ({', '.join(parts) or 'none'})"
+        return f"{self._num_done:,}/{self._num_rows:,} {self._unit}" + (f" ({', '.join(parts)})" if parts else "")
 
     def _rates(self, now: float) -> str:
         seconds = max(1e-6, now - self._started)
         rate = self._num_new / seconds
         tokens = f", {self._num_tokens / seconds:,.0f} tokens/s" if self._num_tokens else ""
         rest = f", {left((self._num_rows - self._num_done) / rate)} left" if rate else ""
-        return f"{rate:,.1f} rows/s{tokens}{rest}"
+        return ", ".join(filter(None, (f"{rate:,.1f} {self._unit}/s{tokens}{rest}", self._note)))

@@ -13,12 +13,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from xl.errors import UserError
-from xl.pages.language import LANGUAGE_NAMES, canonical_language
+from xl.evaluate.settings import Evaluate
 from xl.pages.quality import Quality
 from xl.pages.read import Pages
 from xl.pairs.rate import Rating
 from xl.pairs.reverse import Reverse
-from xl.settings import EXECUTION, Strict
+from xl.settings import EXECUTION, Languages, Strict
+from xl.train.settings import Train
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -38,7 +39,8 @@ class Model(Strict):
     """Longest prompt and answer together, in tokens."""
     gpus: Annotated[float, EXECUTION] = Field(0, ge=0)
     """GPUs of one replica; 0 runs on CPU."""
-    cpus: Annotated[float, EXECUTION] = Field(1, gt=0)
+    cpus: Annotated[float, EXECUTION] = Field(1, ge=0)
+    """CPUs that one replica is reckoned to hold, also while nobody asks it; 0 lets it share its machine with a training."""
     threads: Annotated[int | None, EXECUTION] = Field(None, gt=0)
     """Threads of one replica on CPU; by default as many as its machine has cores."""
     replicas: Annotated[tuple[int, int], EXECUTION] = (1, 1)
@@ -81,9 +83,6 @@ class Model(Strict):
         return self
 
 
-ROLES = ("writer", "rater")
-
-
 class Models(Strict):
     """The models by what they do."""
 
@@ -91,6 +90,10 @@ class Models(Strict):
     """Writes the instruction that a page answers."""
     rater: Model | None = None
     """Rates the pairs; by default the writer."""
+    base: Model | None = None
+    """The model that is tuned, and that answers beside the tuned one."""
+    judge: Model | None = None
+    """Judges answers."""
 
 
 class Pairs(Reverse):
@@ -106,36 +109,40 @@ class Recipe(Strict):
     """A checked recipe."""
 
     method: Literal["x_instruction"]
-    languages: tuple[str, ...] = Field(min_length=1)
+    languages: Annotated[Languages, Field(min_length=1)]
     pages: Pages
     models: Models
     quality: Quality = Quality()
     pairs: Pairs = Pairs()
     rating: Rating = Rating()
+    train: Train | None = None
+    """How `models.base` is tuned on the dataset; without it the run has no model."""
+    evaluate: Evaluate | None = None
+    """What the models are asked then; without it the run ends before."""
     seed: int = 0
 
-    @field_validator("languages", mode="before")
-    @classmethod
-    def _known_languages(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            raise ValueError("a list of language codes is wanted, such as [de, sw, th]")
-        # YAML 1.1 reads a bare `no` as false; here it can only mean Norwegian.
-        return tuple(dict.fromkeys(_language("no" if code is False else str(code)) for code in value))
+    @model_validator(mode="after")
+    def _has_its_models(self) -> "Recipe":
+        if (self.train or self.evaluate) and self.models.base is None:
+            raise ValueError("`models.base` is missing: the model that `train` tunes and `evaluate` asks")
+        if self.train and self.models.base and self.models.base.engine != "vllm":
+            raise ValueError(f"models.base: engine: {self.models.base.engine} has no weights that could be tuned; use engine: vllm")
+        if self.evaluate and "tuned" in self.evaluate.arms and not self.train:
+            raise ValueError("evaluate.arms: the arm `tuned` wants a `train:` part")
+        if self.evaluate and self.evaluate.judge and self.models.judge is None:
+            raise ValueError("`models.judge` is missing: the model that `evaluate.judge` asks")
+        return self
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The parts that models play in this recipe."""
+        return ("writer", "rater", *(role for role in ("base", "judge") if getattr(self.models, role)))
 
     def model_for(self, role: str) -> Model:
         """The model that plays a role."""
-        return self.models.writer if role == "writer" or self.models.rater is None else self.models.rater
-
-
-def _language(code: str) -> str:
-    known = canonical_language(code)
-    if known is None:
-        near = difflib.get_close_matches(code, LANGUAGE_NAMES, 3) or [
-            k for k, name in LANGUAGE_NAMES.items() if name.lower() == code.lower()
-        ]
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; use ISO 639 codes such as de, sw, th"
-        raise ValueError(f"unknown language {code!r}{hint}")
-    return known
+        model: Model | None = getattr(self.models, role)
+        assert model is not None or role == "rater", f"the recipe has no {role}"
+        return model or self.models.writer
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -1,8 +1,11 @@
 """What all settings have in common: they are strict, and they know which of their keys can change a result."""
 
-from typing import Any
+import difflib
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from xl.pages.language import LANGUAGE_NAMES, canonical_language
 
 
 class _Execution:
@@ -27,3 +30,27 @@ def semantic(settings: BaseModel) -> dict[str, Any]:
         value = getattr(settings, name)
         result[field.alias or name] = semantic(value) if isinstance(value, BaseModel) else value
     return result
+
+
+def _known_languages(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of language codes is wanted, such as [de, sw, th]")
+    # YAML 1.1 reads a bare `no` as false; here it can only mean Norwegian.
+    return tuple(dict.fromkeys(_language("no" if code is False else str(code)) for code in value))
+
+
+def _language(code: str) -> str:
+    known = canonical_language(code)
+    if known is None:
+        near = difflib.get_close_matches(code, LANGUAGE_NAMES, 3) or [
+            k for k, name in LANGUAGE_NAMES.items() if name.lower() == code.lower()
+        ]
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; use ISO 639 codes such as de, sw, th"
+        raise ValueError(f"unknown language {code!r}{hint}")
+    return known
+
+
+Languages = Annotated[tuple[str, ...], BeforeValidator(_known_languages)]
+"""Language codes, each known and each once."""

@@ -14,14 +14,19 @@ from rich.table import Table
 
 from xl import dataset
 from xl.errors import UserError
+from xl.evaluate.outcome import outcome, print_outcome
 from xl.folder import RunFolder, free_bytes, open_run
 from xl.pages.language import LANGUAGE_NAMES
 from xl.pages.read import list_files
 from xl.recipe import Recipe, check_recipe
 from xl.records import FATE_SCHEMA, Row, Status
+from xl.report.evaluation import Evaluation, Training
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
+from xl.settings import semantic
 from xl.stage import RowStage
 from xl.store import Ledger, StageStore, read_json
+from xl.train.metrics import read_metrics
+from xl.train.tokens import read_summary
 
 EXAMPLES_PER_LANGUAGE = 20
 
@@ -44,7 +49,13 @@ def ledgers(run: RunFolder) -> dict[str, dict[str, Ledger]]:
 
 
 def print_ledger(run: RunFolder, console: Console) -> None:
-    """The ledger as a table: kept rows per stage and language, and why the others went."""
+    """The ledger as a table: kept rows per stage and language, and why the others went; that of its evaluation below."""
+    _print_ledger(run, console)
+    if run.evaluation.info:
+        _print_ledger(run.evaluation, console)
+
+
+def _print_ledger(run: RunFolder, console: Console) -> None:
     every = ledgers(run)
     languages = sorted({lang for rows in every.values() for lang in rows})
     table = Table(title=f"{run.root}: rows kept by each stage", title_justify="left", header_style="bold")
@@ -65,14 +76,22 @@ def print_ledger(run: RunFolder, console: Console) -> None:
 
 
 def print_result(out: Path, console: Console) -> None:
-    """The end of a run: ledger, three pairs, and where the results are."""
+    """The end of a run: ledger, three pairs, what the model learned, and where the results are."""
     run = open_run(out)
+    recipe = recipe_of(run)
     print_ledger(run, console)
-    for pair in sample_pairs(run, 1, seed=recipe_of(run).seed)[:3]:
+    for pair in sample_pairs(run, 1, seed=recipe.seed)[:3]:
         head = pair["text"].replace("\n", " ")[:160]
         console.print(f"\n[bold]{pair['language']}[/bold]  {pair['instruction']}", highlight=False)
         console.print(f"  {head}…", style="dim", highlight=False, markup=False)
-    console.print(f"\ndataset: {run.dataset}\nreport:  {run.report}", highlight=False)
+    console.print()
+    if found := evaluation(run, recipe):
+        print_outcome(found, console)
+        console.print()
+    places = {"dataset": run.dataset, "model": run.training / "model", "report": run.report}
+    for name, path in places.items():
+        if path.exists():
+            console.print(f"{name}: {path}", highlight=False)
 
 
 def sample_pairs(run: RunFolder, per_language: int, seed: int) -> list[Row]:
@@ -96,7 +115,18 @@ def rows_with_id(store: StageStore, names: list[str], prefix: str) -> Iterator[R
 
 
 def print_trace(run: RunFolder, prefix: str, console: Console) -> None:
-    """One row's life, stage by stage, with what each stage added. Raises UserError when no row has that id."""
+    """One row's life, stage by stage, with what each stage added: a page's, or a prompt's of the evaluation.
+
+    Raises:
+        UserError: no row has that id, or several have one that begins so.
+    """
+    found = [_print_life(folder, prefix, console) for folder in (run, run.evaluation) if folder.info]
+    if not any(found):
+        raise UserError(f"no row of {run.root} has an id that begins with {prefix!r}")
+
+
+def _print_life(run: RunFolder, prefix: str, console: Console) -> bool:
+    """Whether the folder has such a row."""
     names, known, found = shard_names(run), set[str](), False
     for stage in run.info["stages"]:
         rows = list(rows_with_id(run.store(stage), names, prefix))
@@ -104,7 +134,7 @@ def print_trace(run: RunFolder, prefix: str, console: Console) -> None:
             raise UserError(f"{prefix!r} begins {len(rows)} ids; give more digits")
         for row in rows:
             if not found:
-                console.print(f"[bold]{row['id']}[/bold]  {row['lang']}  {row['url'] or ''}", highlight=False)
+                console.print(f"[bold]{row['id']}[/bold]  {row['lang']}  {row.get('url') or row.get('prompt') or ''}", highlight=False)
             found = True
             reason = f" ({row['reason']})" if row["reason"] else ""
             console.print(f"\n[bold]{stage}[/bold]: {row['status']}{reason}", highlight=False)
@@ -116,8 +146,7 @@ def print_trace(run: RunFolder, prefix: str, console: Console) -> None:
                     f"  {entry['ask']}: {entry['prompt_tokens']} prompt and {entry['output_tokens']} output tokens", highlight=False
                 )
             known |= {name for name, value in row.items() if value is not None}
-    if not found:
-        raise UserError(f"no row of {run.root} has an id that begins with {prefix!r}")
+    return found
 
 
 def _clipped(value: Any) -> str:
@@ -225,8 +254,32 @@ def report(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
             environment=info["environment"],
             notices=notices(run),
             recall=_language_agreement(run, names),
+            training=training(run, recipe),
+            evaluation=evaluation(run, recipe),
         )
     )
+
+
+def training(run: RunFolder, recipe: Recipe) -> Training | None:
+    """The run's training in numbers; None where there is none."""
+    tokens = read_summary(run.training / "tokens")
+    if recipe.train is None or tokens is None:
+        return None
+    steps = read_metrics(run.training / "metrics.jsonl")
+    settings = {name: str(value) for name, value in semantic(recipe.train).items() if name != "lora" or recipe.train.tune == "lora"}
+    num_supervised = sum(step.num_supervised_tokens for step in steps)
+    return Training(recipe.model_for("base").model, recipe.train.tune, tokens.num_documents, num_supervised, settings, steps)
+
+
+def evaluation(run: RunFolder, recipe: Recipe) -> Evaluation | None:
+    """What came of the run's evaluation; None where there is none. The dataset's responses serve as text that people wrote."""
+    if recipe.evaluate is None or not run.evaluation.info:
+        return None
+    texts: dict[str, list[str]] = {}
+    for row in dataset.kept_rows(run.store(run.info["stages"][-1]), shard_names(run)):
+        texts.setdefault(row["lang"], []).append(row["text"])
+    trained = (recipe.train.languages or recipe.languages) if recipe.train else ()
+    return outcome(run.evaluation, trained, texts, recipe.seed)
 
 
 def _language_agreement(run: RunFolder, names: list[str]) -> dict[str, float]:

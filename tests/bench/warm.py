@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,10 +65,13 @@ class WarmRuns:
 
 @contextlib.contextmanager
 def warm_runs() -> Iterator[WarmRuns]:
-    """A Ray of our own and an engine host."""
+    """A Ray of our own and an engine host.
+
+    Ray runs its workers, and with them the engine, at a low priority; what they are compared with runs at the usual one.
+    """
     import ray
 
-    with ray_session():
+    with mock.patch.dict(os.environ, RAY_worker_niceness="0"), ray_session():
         host = start_host()
         yield WarmRuns(host)
         ray.get(host.close.remote())

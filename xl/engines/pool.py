@@ -118,6 +118,10 @@ class _EngineHost:
             fleet.worker_of[worker] = name
         return name, fleet.engines[name]
 
+    def has(self, key: str) -> bool:
+        """Whether engines of this model are there."""
+        return key in self._fleets
+
     async def close(self) -> None:
         """End all engines."""
         engines = [engine for fleet in self._fleets.values() for engine in fleet.engines.values()]

@@ -139,17 +139,17 @@ def _pair(orders: dict[bool, Verdict]) -> Pair:
     )
 
 
-def win_rate(pairs: Sequence[Pair], seed: int) -> WinRate:
+def win_rate(pairs: Sequence[Pair], seed: int, withheld: str | None = None) -> WinRate:
     """Count the pairs in every way; `seed` is that of the intervals' draws.
 
-    A rate is withheld when no pair has valid verdicts, and when the judge is position-biased.
+    A rate is withheld when no pair has valid verdicts, when the judge is position-biased, and when the caller says why it must be.
     """
     valid = {number: scores for number, pair in enumerate(pairs) if (scores := pair.valid_scores) is not None}
     judged = [pairs[number] for number in valid]
     means = [math.fsum(scores) / len(scores) for scores in valid.values()]
     agreed = [_agreed(scores) for scores in valid.values() if len(scores) == 2]
     orders = orders_of(judged, seed)
-    withheld = _why_withheld(len(judged), orders)
+    withheld = withheld or _why_withheld(len(judged), orders)
     prompts = [pair.prompt for pair in judged]
     languages = [(pair.model_in_language, pair.reference_in_language) for pair in pairs]
     return WinRate(

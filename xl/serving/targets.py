@@ -8,7 +8,7 @@ from xl.errors import UserError
 from xl.recipe import Model, Recipe, checked, load_recipe, overridden, read_yaml
 from xl.serving.settings import ServedModel, Serving
 
-TUNED_FOLDER = "model"
+TUNED_FOLDER = "training/model"
 """Where a run keeps the model that it tuned."""
 
 

@@ -1,7 +1,10 @@
 """How a request is worded, in training as in serving. Nothing else words one."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
+
+import jinja2
 
 BASE_TEMPLATE = (
     "{% for message in messages %}"
@@ -11,6 +14,17 @@ BASE_TEMPLATE = (
     "{% endfor %}"
 )
 """Chat template for base models, which have none. It ends where the response begins, whether a generation prompt is asked for or not."""
+
+
+STOPS = ("\n### ",)
+"""Where the answer of a base model ends that was asked with `completion_prompt`: it would go on with a conversation of its own."""
+
+
+def completion_prompt(messages: Iterable[tuple[str, str]]) -> str:
+    """Turns (role, content) as text for a base model to go on from, in the wording of `BASE_TEMPLATE`."""
+    turns = [{"role": role, "content": content} for role, content in messages]
+    text: str = jinja2.Template(BASE_TEMPLATE).render(messages=turns, eos_token="\n\n")
+    return text
 
 
 def request(instruction: str, language: str, style: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from xl.settings import EXECUTION, Strict
+from xl.settings import EXECUTION, Languages, Strict
 
 
 class Lora(Strict):
@@ -26,6 +26,11 @@ class Train(Strict):
 
     tune: Literal["full", "lora"] = "full"
     lora: Lora = Lora()
+    languages: Languages | None = None
+    """Languages of the pairs to learn from; by default all that the dataset has."""
+    shuffled_responses: bool = False
+    """A control: every instruction is learned with another pair's response in the same language. What such a model learns, it learns
+    from the request for the language and from the responses alone."""
     epochs: float = Field(1, gt=0)
     max_steps: int | None = Field(None, gt=0)
     """Optimizer steps; by default as many as `epochs` asks for."""

@@ -26,7 +26,7 @@ Ids = np.ndarray[Any, np.dtype[np.int32]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 SCHEMA = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.int32())), ("num_prompt", pa.int32())])
-COLUMNS = ("id", "instruction", "response", "language", "source")
+COLUMNS = ("id", "instruction", "response", "lang", "language", "source")
 _BATCH_ROWS = 1000
 
 

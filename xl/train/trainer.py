@@ -16,16 +16,20 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import UserError, require
 from xl.folder import RunFolder, differences, locked, plain
 from xl.settings import semantic
 from xl.store import read_json, write_json
+from xl.train.choose import chosen_rows
 from xl.train.job import Job
 from xl.train.metrics import StepMetrics, read_metrics
 from xl.train.prompts import give_chat_template
 from xl.train.settings import Train
 from xl.train.tokens import TokenSummary, dataset_digest, read_rows, read_summary, write_documents
+from xl.train.watch import watched
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,16 @@ class TrainResult:
     metrics: list[StepMetrics]
 
 
-def train(dataset: Path, model: ResolvedModel, out: Path, settings: Train, *, use_ray: bool = True, fresh: bool = False) -> TrainResult:
+def train(
+    dataset: Path,
+    model: ResolvedModel,
+    out: Path,
+    settings: Train,
+    *,
+    use_ray: bool = True,
+    fresh: bool = False,
+    console: Console | None = None,
+) -> TrainResult:
     """Train, or go on training, or do nothing when the model is there already.
 
     Args:
@@ -49,6 +62,7 @@ def train(dataset: Path, model: ResolvedModel, out: Path, settings: Train, *, us
         use_ray: whether Ray Train starts the workers. Without it this process is one: alone, or under torchrun one of many
             (`settings.workers` is then torchrun's to say).
         fresh: forget what the folder holds.
+        console: where progress is shown, if anywhere; with Ray only.
 
     Raises:
         UserError: the dataset, the settings or the folder are for the user to mend.
@@ -57,7 +71,8 @@ def train(dataset: Path, model: ResolvedModel, out: Path, settings: Train, *, us
     if use_ray:
         with _begun(dataset, model, job, fresh):
             if not job.model_folder.exists():
-                _run_on_ray(job)
+                with watched(job, console):
+                    _run_on_ray(job)
     else:
         _run_here(dataset, model, job, fresh)
     return _result(job)
@@ -151,7 +166,7 @@ def _tokenise(dataset: Path, model: ResolvedModel, job: Job) -> None:
     prepare(model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model.path)
     give_chat_template(tokenizer)
-    write_documents(read_rows(dataset), tokenizer, job.settings.max_length, job.settings.styles, job.tokens)
+    write_documents(chosen_rows(read_rows(dataset), job.settings), tokenizer, job.settings.max_length, job.settings.styles, job.tokens)
 
 
 def _clear(folder: Path) -> None:

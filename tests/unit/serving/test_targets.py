@@ -25,7 +25,7 @@ def test_every_endpoint_that_comes_with_the_code_is_valid(path: Path) -> None:
 
 def test_a_run_serves_its_tuned_model_beside_the_models_of_its_recipe(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    model_folder(run / "model")
+    model_folder(run / "training" / "model")
     (run / "run.json").write_text("{}")
     recipe(run / "recipe.yaml", tmp_path)
     assert list(load_serving([str(run)]).models) == ["run", "scripted"]

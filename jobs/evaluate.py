@@ -1,0 +1,56 @@
+"""Evaluate models without a run around them.
+
+python jobs/evaluate.py jobs/recipes/evaluate.yaml --out runs/evaluated
+ray job submit --working-dir . -- python jobs/evaluate.py … --address auto        on a cluster
+
+The file says which models answer what, and who judges:
+
+    languages: [de, sw, th]
+    models:
+      base:  {model: google/gemma-3-270m}
+      tuned: {model: runs/demo/training/model}
+      judge: {model: some-judge, engine: openai, url: "https://…/v1", api_key_env: JUDGE_KEY}
+    evaluate: {prompts: {from: prompts.jsonl}, arms: [base, tuned], judge: {kind: ab}}
+    examples: runs/demo/dataset        # for the arm few_shot
+    seed: 7
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xl.cli import console, guarded
+
+commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@commands.command()
+def main(
+    recipe: Annotated[Path, typer.Argument(help="What is evaluated, a YAML file.")],
+    out: Annotated[Path, typer.Option(help="The evaluation's folder.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Redo what changed settings touch; keep the rest.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+) -> None:
+    """Evaluate, or go on evaluating: the same command again continues."""
+    from xl.evaluate.outcome import outcome, print_outcome
+    from xl.evaluate.recipe import load_evaluation
+    from xl.evaluate.run import run_evaluation
+    from xl.execute import ray_session
+    from xl.folder import claim, locked
+    from xl.pipeline import Engines
+    from xl.recipe import parse_override
+
+    evaluation = load_evaluation(recipe, dict(parse_override(text) for text in set_ or ()))
+    run = claim(out)
+    with locked(run), ray_session(address):
+        engines = Engines(console)
+        run_evaluation(evaluation, run, engines, console, redo=redo, retry_failed=retry_failed)
+        engines.close()
+    print_outcome(outcome(run, (), {}, evaluation.seed), console)
+
+
+if __name__ == "__main__":
+    guarded(commands)

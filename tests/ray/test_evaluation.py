@@ -1,0 +1,85 @@
+"""Evaluations with the scripted engine: every prompt is accounted for, and the same command again goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import ROOT, ledger, outcomes, traced, wait_for
+
+pytestmark = pytest.mark.ray
+
+STAGES = ["prompts", "contrasts", "answers_base", "answers_tuned", "fit", "verdicts"]
+NUM_PROMPTS = 20
+SCRIPTED = {"model": "scripted", "engine": "scripted", "delay_seconds": 0.02, "max_num_seqs": 8}
+
+
+def write(folder: Path, **evaluate: Any) -> Path:
+    """An evaluation of two scripted models."""
+    prompts = folder / "prompts.jsonl"
+    lines = [json.dumps({"id": str(n), "instruction": f"Explain what number {n} is good for."}) for n in range(NUM_PROMPTS)]
+    prompts.write_text("\n".join(lines), "utf-8")
+    path = folder / "evaluation.yaml"
+    data = {
+        "languages": ["de", "sw"],
+        "models": {"base": SCRIPTED, "tuned": {**SCRIPTED, "model": "scripted-too"}},
+        "evaluate": {"prompts": {"from": str(prompts), "id": "id"}, "arms": ["base", "tuned"], "num_others": 2, **evaluate},
+        "seed": 7,
+    }
+    path.write_text(yaml.safe_dump(data), "utf-8")
+    return path
+
+
+def arguments(path: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, str(ROOT / "jobs" / "evaluate.py"), str(path), "--out", str(out), *more]
+
+
+def evaluate(path: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XL_SCRIPTED_TRACE": str(path.parent / "trace")}
+    return subprocess.run(arguments(path, out, *more), check=False, capture_output=True, text=True, timeout=300, env=env, cwd=ROOT)
+
+
+def test_every_prompt_is_answered_and_only_what_is_new_is_asked_again(tmp_path: Path, join: list[str]) -> None:
+    out, trace = tmp_path / "out", tmp_path / "trace"
+    done = evaluate(write(tmp_path), out, *join)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0/40 0.00" in done.stdout, "the scripted engine answers in English, which is nobody's wanted language"
+    assert {stage: {lang: entry["kept"] for lang, entry in rows.items()} for stage, rows in ledger(out).items()} == {
+        stage: {"de": NUM_PROMPTS, "sw": NUM_PROMPTS} for stage in STAGES
+    }
+    asked = traced(trace).total()
+    assert asked == 2 * NUM_PROMPTS * (2 + 2 * 3), "two answers, and each held against its own prompt and two others"
+
+    assert evaluate(write(tmp_path), out, *join).returncode == 0
+    assert traced(trace).total() == asked, "a finished evaluation asks nothing"
+
+    done = evaluate(write(tmp_path, languages=["de", "sw", "th"]), out, *join)
+    assert done.returncode == 0, done.stderr
+    assert traced(trace).total() == 1.5 * asked, "one more language costs its own rows"
+
+    refused = evaluate(write(tmp_path, languages=["de", "sw", "th"], temperature=0.5), out, *join)
+    assert refused.returncode == 2
+    assert "sampling.temperature: 0.0 → 0.5" in refused.stderr
+    assert "answers_base" in refused.stderr
+    assert evaluate(write(tmp_path, languages=["de", "sw", "th"], temperature=0.5), out, "--redo", *join).returncode == 0
+
+
+@pytest.mark.chaos
+def test_a_killed_evaluation_goes_on_and_answers_every_prompt_once(tmp_path: Path, join: list[str]) -> None:
+    path, out = write(tmp_path), tmp_path / "out"
+    driver = subprocess.Popen(arguments(path, out, *join), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    wait_for(lambda: next((out / "stages" / "answers_base").rglob("*.arrow"), None) is not None, 60)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait(30)
+    done = evaluate(path, out, *join)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = outcomes(out)
+    for stage in STAGES:
+        assert len(found[stage]) == 2 * NUM_PROMPTS, stage
+        assert set(found[stage].values()) == {1}, stage

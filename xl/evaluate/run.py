@@ -1,0 +1,206 @@
+"""An evaluation: prompts to answers to verdicts, in a folder like a run's, with the same ledger and the same way to go on.
+
+FOLDER/run.json               what is evaluated
+FOLDER/stages/prompts/        one row for each prompt and language
+FOLDER/stages/NAME/           contrasts, answers_ARM, fit, judged, rubric, verdicts
+FOLDER/examination/           the judge's, if there is one
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from xl import folder
+from xl.errors import UserError
+from xl.evaluate import answers, exam
+from xl.evaluate.judge import judge_pair, rate_answer
+from xl.evaluate.prompts import PROMPT_SCHEMA, load_prompts
+from xl.evaluate.settings import Evaluate
+from xl.folder import RunFolder, plain
+from xl.pairs.contrasts import draw_contrasts
+from xl.pipeline import Engines, Pipeline, Role
+from xl.records import Row, Status, digest_of, row_digest
+from xl.settings import semantic
+from xl.stage import RowStage, Stage
+from xl.store import InputShard, StageStore, write_json
+from xl.train.tokens import read_rows
+
+SOURCE = "prompts"
+"""Stands for how prompts are read: which there are does not count, more of them or one more language extend an evaluation."""
+
+DERIVED = ("weights", "examples")
+"""Settings of stages that follow from the run itself: when its dataset or its model is another one, the answers are made anew unasked."""
+
+_ROWS_PER_SHARD = 1000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated."""
+
+    settings: Evaluate
+    languages: tuple[str, ...]
+    seed: int
+    roles: Mapping[str, Role]
+    """`base`, `tuned` and `judge`, as far as they are wanted."""
+    examples: Path | None = None
+    """The dataset that the examples of the arm `few_shot` come from."""
+
+
+def run_evaluation(
+    evaluation: Evaluation, run: RunFolder, engines: Engines, console: Console, *, redo: bool = False, retry_failed: bool = False
+) -> None:
+    """Evaluate, or go on evaluating. Ray must be initialised.
+
+    Raises:
+        UserError: the prompts, the settings, a model or the folder are for the user to mend.
+    """
+    loaded = load_prompts(evaluation.settings.prompts, evaluation.languages, evaluation.seed)
+    excluded = sum(loaded.excluded.values(), Counter[str]())
+    if excluded:
+        told = ", ".join(f"{reason} {count:,}" for reason, count in excluded.most_common())
+        console.print(f"prompts: left out over all languages: {told}", highlight=False)
+    stages = evaluation_stages(evaluation)
+    run.root.mkdir(parents=True, exist_ok=True)
+    cleared = folder.check_fingerprints(run, stages, SOURCE, {}, redo or _is_only_derived(run, stages), kept=("prompts",))
+    if cleared:
+        console.print(f"evaluation: redoing {', '.join(cleared)}", highlight=False)
+    _note(evaluation, run, stages)
+    if evaluation.settings.judge:
+        _examine(evaluation, RunFolder(run.root / "examination"), engines, console)
+    pipeline = Pipeline(run, stages, evaluation.roles, evaluation.seed, SOURCE, engines, console, retry_failed)
+    _take(pipeline, loaded.rows, PROMPT_SCHEMA)
+
+
+def evaluation_stages(evaluation: Evaluation) -> list[Stage]:
+    """Everything after the prompts."""
+    settings = evaluation.settings
+    plan: list[Stage] = []
+    if settings.num_others:
+        plan.append(draw_contrasts(settings.num_others, evaluation.seed))
+    examples = _examples(evaluation)
+    for arm in settings.arms:
+        role = "tuned" if arm == "tuned" else "base"
+        shown = {"examples": plain(examples)} if arm == "few_shot" else {}
+        names = ("max_tokens", "temperature", "top_p", "repetition_penalty")
+        wanted = {"sampling": {name: getattr(settings, name) for name in names}, **_asked(evaluation, role), **shown}
+        plan.append(RowStage(f"answers_{arm}", (answers.answer(arm, settings, examples),), answers.answer_schema(arm), wanted, role))
+    if settings.num_others:
+        wanted = {"fit_tokens": settings.fit_tokens, **_asked(evaluation, "base")}
+        plan.append(RowStage("fit", (answers.fit(settings),), answers.fit_schema(settings.arms), wanted, "base"))
+    plan += _judging(evaluation)
+    wanted = {"identifiers": list(settings.identifiers)}
+    plan.append(RowStage("verdicts", (answers.look_at(settings),), answers.verdict_schema(settings.arms), wanted))
+    return plan
+
+
+def _judging(evaluation: Evaluation) -> Iterator[RowStage]:
+    """Pairwise verdicts on each arm against the reference, and the rubric's scores."""
+    settings = evaluation.settings
+    if settings.judge is None:
+        return
+    wanted = {"judge": semantic(settings.judge), "reference": settings.reference, **_asked(evaluation, "judge")}
+    pairs = [judge_pair(settings.judge, arm, settings.reference) for arm in settings.arms if arm != settings.reference]
+    yield RowStage("judged", tuple(step for step, _ in pairs), _joined([schema for _, schema in pairs]), wanted, "judge")
+    if settings.judge.rubric:
+        rated = [rate_answer(settings.judge, arm) for arm in settings.arms]
+        yield RowStage("rubric", tuple(step for step, _ in rated), _joined([schema for _, schema in rated]), wanted, "judge")
+
+
+def _joined(schemas: list[pa.Schema]) -> pa.Schema:
+    return pa.schema([field for schema in schemas for field in schema])
+
+
+def _asked(evaluation: Evaluation, role: str) -> dict[str, Any]:
+    model, resolved = evaluation.roles[role]
+    settings = semantic(model)
+    if role == "tuned":
+        settings |= {"model": "the run's own", "weights": resolved.digest}
+    return {"model": settings if role == "tuned" else settings | {"digest": resolved.digest}, "seed": evaluation.seed}
+
+
+def _examples(evaluation: Evaluation) -> answers.Examples:
+    if "few_shot" not in evaluation.settings.arms:
+        return {}
+    if evaluation.examples is None:
+        raise UserError("evaluate.arms: `few_shot` wants a dataset that its examples come from")
+    examples = answers.draw_examples(read_rows(evaluation.examples), evaluation.settings, evaluation.seed)
+    if missing := [lang for lang in evaluation.languages if lang not in examples]:
+        raise UserError(f"evaluate.arms: `few_shot` wants examples, and {evaluation.examples} holds no pair in {', '.join(missing)}")
+    return examples
+
+
+def _is_only_derived(run: RunFolder, stages: list[Stage]) -> bool:
+    """Whether what differs from the begun evaluation follows from the run's own dataset and model alone."""
+    changed = [key.split(":")[0].split(".") for keys in folder.changed_keys(run, stages).values() for key in keys]
+    return bool(changed) and all(any(part in DERIVED for part in parts) for parts in changed)
+
+
+def _note(evaluation: Evaluation, run: RunFolder, stages: list[Stage]) -> None:
+    info = {
+        "created": time.strftime("%Y-%m-%d %H:%M"),
+        **run.info,
+        "evaluate": evaluation.settings.model_dump(mode="json", by_alias=True),
+        "languages": list(evaluation.languages),
+        "environment": folder.environment(),
+        "models": {role: {"name": m.model, "digest": found.digest} for role, (m, found) in evaluation.roles.items()},
+        "stages": ["prompts", *(stage.name for stage in stages)],
+    }
+    run.write_info(info)
+
+
+def _take(pipeline: Pipeline, rows: list[Row], schema: pa.Schema) -> None:
+    """Put the rows down as a sealed stage `prompts` and take them through the pipeline."""
+    from xl.worker import FromStage
+
+    store = pipeline.run.store("prompts")
+    shards = _seal(store, rows, schema)
+    # Shards are found by this list; prompts that are no longer asked keep their files and are in no count.
+    write_json(pipeline.run.manifest / "manifest.json", {"shards": [[{"name": shard.name} for shard in shards]]})
+    pipeline.take(FromStage(store), shards, schema)
+
+
+def _seal(store: StageStore, rows: list[Row], schema: pa.Schema) -> list[InputShard]:
+    by_language: dict[str, list[Row]] = {}
+    for row in rows:
+        by_language.setdefault(row["lang"], []).append(row)
+    shards: list[InputShard] = []
+    for lang, every in sorted(by_language.items()):
+        for number, start in enumerate(range(0, len(every), _ROWS_PER_SHARD)):
+            part = every[start : start + _ROWS_PER_SHARD]
+            digests = [row_digest(row) for row in part]
+            fates = [
+                {**row, "status": Status.KEPT.value, "reason": None, "_input": digest, "_usage": []}
+                for row, digest in zip(part, digests, strict=True)
+            ]
+            shards.append(store.write(f"{lang}-{number:05d}", digest_of(digests), fates, schema).as_input())
+    return shards
+
+
+def _examine(evaluation: Evaluation, run: RunFolder, engines: Engines, console: Console) -> None:
+    """Have the judge compare sound answers with ones that have planted errors."""
+    assert evaluation.settings.judge is not None
+    step, verdicts = judge_pair(evaluation.settings.judge, "sound", "planted")
+    rows = exam.exam_rows()
+    wanted = {"judge": semantic(evaluation.settings.judge), **_asked(evaluation, "judge")}
+    stages: list[Stage] = [RowStage("examined", (step,), verdicts, wanted, "judge")]
+    run.root.mkdir(parents=True, exist_ok=True)
+    # Another judge is another examination; the old one is nobody's work.
+    folder.check_fingerprints(run, stages, SOURCE, {}, redo=True, kept=("prompts",))
+    run.write_info({**run.info, "stages": ["prompts", "examined"]})
+    schema = pa.schema([(name, pa.string()) for name in rows[0]])
+    _take(Pipeline(run, stages, evaluation.roles, evaluation.seed, SOURCE, engines, console), rows, schema)
+
+
+def finished_rows(run: RunFolder, stage: str) -> list[Row]:
+    """All rows that a stage of an evaluation kept."""
+    from xl.summary import shard_names
+
+    store = run.store(stage)
+    return [row for shard in shard_names(run) for row, _ in store.kept(shard)]

@@ -1,0 +1,197 @@
+"""Take rows through a list of stages: skip what is finished, go on where a stage was, and account for every row."""
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from xl import folder
+from xl.engines.models import ResolvedModel, prepare, resolve
+from xl.errors import UserError
+from xl.folder import RunFolder
+from xl.progress import StageProgress, left
+from xl.recipe import Model
+from xl.stage import RowStage, Stage, WholeStage, fingerprints, passes, schema_after
+from xl.store import InputShard, Ledger, PassStores, StageStore
+
+Role = tuple[Model, ResolvedModel]
+"""A model of the recipe, and where its weights are."""
+
+
+def find_model(model: Model) -> ResolvedModel:
+    """Where a model's weights are; an endpoint's model has none. Raises UserError for a model that is not there."""
+    if model.engine == "vllm":
+        return resolve(model.model, model.revision)
+    return ResolvedModel(model.model, model.model, f"{model.engine}:{model.model}", None, model.chat)
+
+
+class Engines:
+    """The run's engines: started when a stage first asks, shared by all stages that use the same model, ended with the run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.host: Any = None
+
+    def open(self, plan: Any, role: Role) -> Any:
+        """The plan with its model and, for engines of our own, the host that keeps them, started and warm."""
+        from xl.engines.pool import start_host
+        from xl.worker import open_engine
+
+        model, resolved = role
+        prepare(resolved)
+        key = json.dumps([model.model_dump(mode="json"), resolved.digest])
+        if model.engine != "openai":
+            if self.host is None:
+                self.host = start_host()
+            self.make_room({"CPU": model.cpus * model.replicas[0], "GPU": model.gpus * model.replicas[0]}, key)
+        plan = replace(plan, model=model, resolved=resolved, engine_key=key, host=self.host)
+        started = time.monotonic()
+        with self._console.status(f"starting the engine of {model.model}"):
+            chat = asyncio.run(_open_once(open_engine, plan))
+        if time.monotonic() - started > 1:
+            self._console.print(f"engine of {model.model} ready after {left(time.monotonic() - started)}", highlight=False)
+        return replace(plan, resolved=replace(resolved, chat=chat))
+
+    def make_room(self, needs: Mapping[str, float], key: str | None = None) -> None:
+        """End the engines of all models but `key` if what they hold is needed. On a cluster that can still grow, this may be too early."""
+        import ray
+
+        if self.host is None or (key is not None and ray.get(self.host.has.remote(key))):
+            return
+        free = ray.available_resources()
+        if any(free.get(resource, 0.0) < amount for resource, amount in needs.items()):
+            ray.get(self.host.close.remote())
+
+    def close(self) -> None:
+        """End all engines."""
+        if self.host is not None:
+            import ray
+
+            ray.get(self.host.close.remote())
+
+
+async def _open_once(open_engine: Callable[[Any], Any], plan: Any) -> bool:
+    engine = await open_engine(plan)
+    try:
+        return bool(engine.chat)
+    finally:
+        await engine.close()
+
+
+@dataclass
+class Pipeline:
+    """A list of stages at work in a folder."""
+
+    run: RunFolder
+    stages: list[Stage]
+    roles: Mapping[str, Role]
+    seed: int
+    source_fingerprint: str
+    """Hash of how the rows are read that come into the first stage."""
+    engines: Engines
+    console: Console
+    retry_failed: bool = False
+    attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def take(self, source: Any, shards: list[InputShard], schema: pa.Schema) -> list[InputShard]:
+        """Take rows through all stages; returns what the last one kept.
+
+        Args:
+            source: where the rows of the first stage are read (`xl.worker.FromManifest` or `FromStage`).
+            shards: what it must give.
+            schema: columns of those rows.
+
+        Raises:
+            UserError: an engine cannot work, the disk is full, or all rows of a stage failed.
+        """
+        from xl.worker import FromStage
+
+        keys = fingerprints(self.stages, self.source_fingerprint)
+        for group in passes(self.stages):
+            schemas: list[pa.Schema] = []
+            for stage in group:
+                schema = schema_after(stage, schema)
+                schemas.append(schema)
+                folder.record_stage(self.run, stage, keys[stage.name])
+            if isinstance(group[0], WholeStage):
+                assert isinstance(source, FromStage), "a method begins with a row stage"
+                self._run_whole(group[0], source.store, shards, schema)
+            else:
+                row_stages = tuple(stage for stage in group if isinstance(stage, RowStage))
+                self._run_pass(row_stages, tuple(schemas), source, shards)
+            for stage in group:
+                shards = self._close_stage(stage, shards)
+            source = FromStage(self.run.store(group[-1].name))
+        return shards
+
+    def _run_pass(self, stages: tuple[RowStage, ...], schemas: tuple[pa.Schema, ...], source: Any, shards: list[InputShard]) -> None:
+        from xl.execute import run_rows
+        from xl.worker import FromStage, Plan
+
+        # What is finished for all shards needs no engine: the pass begins after it.
+        while len(stages) > 1 and self._is_finished(stages[0], schemas[0], shards):
+            store = self.run.store(stages[0].name)
+            source, shards = FromStage(store), [entry.as_input() for entry in store.all_sealed([s.name for s in shards])]
+            stages, schemas = stages[1:], schemas[1:]
+        stores = PassStores(stages, tuple(self.run.store(stage.name) for stage in stages), schemas)
+        plan = Plan(stores, self.attempt, self.seed, self.retry_failed)
+        todo = [s for s in shards if not stores.is_done(s) or (self.retry_failed and stores.num_failed(s))]
+        if not todo:
+            return
+        if role := next((stage.model for stage in stages if stage.model), None):
+            plan = self.engines.open(plan, self.roles[role])
+        name = " + ".join(stage.name for stage in stages)
+        started = time.monotonic()
+        with StageProgress(self.console, name, sum(shard.num_rows for shard in todo)) as progress:
+            run_rows(plan, source, todo, progress)
+        self._add_seconds(stages[0].name, time.monotonic() - started)
+
+    def _is_finished(self, stage: RowStage, schema: pa.Schema, shards: list[InputShard]) -> bool:
+        alone = PassStores((stage,), (self.run.store(stage.name),), (schema,))
+        return all(alone.is_done(s) and not (self.retry_failed and alone.num_failed(s)) for s in shards)
+
+    def _run_whole(self, stage: WholeStage, before: StageStore, shards: list[InputShard], schema: pa.Schema) -> None:
+        """A whole stage is done when its marker names just this input; otherwise all of it is done again."""
+        from xl.execute import run_whole
+
+        store = self.run.store(stage.name)
+        marker = hashlib.blake2b(json.dumps([[s.name, s.digest] for s in shards]).encode(), digest_size=16).hexdigest()
+        info = self.run.stage_info(stage.name)
+        if info.get("input") == marker and all(store.path(shard.name).exists() for shard in shards):
+            return
+        self.run.write_stage_info(stage.name, {**info, "input": None})
+        started = time.monotonic()
+        with StageProgress(self.console, stage.name, sum(shard.num_rows for shard in shards)) as progress:
+            run_whole(stage, store, before, shards, schema, progress)
+        self.run.write_stage_info(stage.name, {**self.run.stage_info(stage.name), "input": marker})
+        self._add_seconds(stage.name, time.monotonic() - started)
+
+    def _add_seconds(self, stage: str, seconds: float) -> None:
+        info = self.run.stage_info(stage)
+        self.run.write_stage_info(stage, {**info, "seconds": round(info.get("seconds", 0.0) + seconds, 2)})
+
+    def _close_stage(self, stage: Stage, shards: list[InputShard]) -> list[InputShard]:
+        """Check that the stage's ledger accounts for every row that came in; returns what goes on."""
+        store, names = self.run.store(stage.name), [shard.name for shard in shards]
+        accounted = store.ledger(names)
+        expected: dict[str, int] = {}
+        for shard in shards:
+            for lang, count in shard.languages.items():
+                expected[lang] = expected.get(lang, 0) + count
+        found = {lang: ledger.num_in for lang, ledger in accounted.items() if ledger.num_in}
+        if found != expected:
+            raise RuntimeError(f"stage {stage.name}: the ledger does not balance: {expected} rows came in, {found} are accounted for")
+        failed = sum((ledger.failed for ledger in accounted.values()), Ledger().failed)
+        if failed and failed.total() == sum(expected.values()):
+            raise UserError(
+                f"stage {stage.name}: all {failed.total():,} rows failed, most with: {failed.most_common(1)[0][0]}. "
+                "Mend the cause, then run again with --retry-failed"
+            )
+        return [entry.as_input() for entry in store.all_sealed(names)]

@@ -1,0 +1,51 @@
+"""Progress of a training, seen from the process that started its workers."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from xl.progress import StageProgress
+from xl.train.job import Job
+from xl.train.metrics import read_metrics
+from xl.train.packing import num_steps
+from xl.train.tokens import read_summary
+
+_INTERVAL_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def watched(job: Job, console: Console | None) -> Iterator[None]:
+    """Show the steps as the workers write them to `metrics.jsonl`."""
+    summary, settings = read_summary(job.tokens), job.settings
+    if console is None or summary is None:
+        yield
+        return
+    total = num_steps(summary.num_documents, settings.global_batch, settings.epochs, settings.max_steps)
+    ended = threading.Event()
+    with StageProgress(console, "model", total, "steps") as progress:
+        thread = threading.Thread(target=_follow, args=(job, progress, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _follow(job: Job, progress: StageProgress, ended: threading.Event) -> None:
+    """Report new steps until the training has ended, the steps of an earlier attempt as done before."""
+    shown = len(read_metrics(job.metrics))
+    progress.advance(shown)
+    while True:
+        is_last = ended.wait(_INTERVAL_SECONDS)
+        steps = read_metrics(job.metrics)
+        num_new = len(steps) - shown  # below 0 when a worker that was started again takes back what no checkpoint holds
+        if num_new:
+            tokens = sum(step.num_tokens for step in steps[shown:])
+            progress.note(f"loss {steps[-1].loss:.3f}" if steps else "")
+            progress.advance(num_new, num_steps=num_new, output_tokens=tokens)
+        shown = len(steps)
+        if is_last:
+            return
