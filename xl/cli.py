@@ -137,7 +137,9 @@ def score_winrate(
 
 @score_app.command("language")
 def score_language(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON Lines or Parquet with the columns `completion` and `language`.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV, JSON (Lines) or Parquet with the columns `completion` and `language`.")
+    ],
     protocol: Annotated[
         Literal["published", "ours"],
         typer.Option(

@@ -1,19 +1,14 @@
-"""Score files of answers that were made elsewhere: CSV, JSON Lines or Parquet with the columns `completion` and `language`.
+"""Score files of answers that were made elsewhere: CSV, JSON, JSON Lines or Parquet with the columns `completion` and `language`.
 
 That is the output format of the Language Confusion Benchmark; by its other columns (`task`, `model`, `source`) answers can be chosen.
 """
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
 from rich.console import Console
 from rich.table import Table
 
@@ -29,13 +24,10 @@ from xl.evaluate.language_confusion import (
     confusion_score,
     mean_score,
 )
-from xl.pages.language import LANGUAGE_NAMES, canonical_language
-
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
-"""Formats by the file's name; CSV and JSON Lines may end in `.gz` or `.zst` beyond that."""
+from xl.evaluate.tables import read_rows
+from xl.pages.language import LANGUAGE_NAMES, language_code
 
 _COLUMNS = ("completion", "language")
-_CODES_BY_NAME = {name.lower(): code for code, name in LANGUAGE_NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -73,68 +65,18 @@ def read_completions(path: Path, where: Mapping[str, str] | None = None) -> list
         UserError: the file is missing, empty or damaged, lacks a column, or has a value that cannot be used; names the file and row.
     """
     where = where or {}
-    try:
-        rows = enumerate(_rows(path, [*_COLUMNS, *where]), 1)
-        completions = [_completion(path, number, row) for number, row in rows if all(str(row[k]) == v for k, v in where.items())]
-    except FileNotFoundError:
-        raise UserError(f"no file {str(path)!r}") from None
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error, pa.ArrowException, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
+    rows = enumerate(read_rows(str(path), [*_COLUMNS, *where]), 1)
+    completions = [_completion(path, number, row) for number, row in rows if all(str(row[k]) == v for k, v in where.items())]
     if not completions:
         raise UserError(f"{path}: no answers in it" + "".join(f" with {column}={value}" for column, value in where.items()))
     return completions
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    name = path.name.removesuffix(".gz").removesuffix(".zst")
-    if not name.endswith(SUFFIXES):
-        raise UserError(f"{path}: the name must end in one of {', '.join(SUFFIXES)} (CSV and JSON Lines also with .gz or .zst)")
-    if name.endswith(".parquet"):
-        yield from _parquet_rows(path, columns)
-        return
-    with fsspec.open(str(path), "rt", compression="infer", encoding="utf-8-sig", newline="") as stream:
-        yield from _csv_rows(path, stream, columns) if name.endswith(".csv") else _json_rows(path, stream, columns)
-
-
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path) as file:
-        _check_columns(path, columns, file.schema_arrow.names)
-        for batch in file.iter_batches(columns=list(columns)):
-            yield from batch.to_pylist()
-
-
-def _csv_rows(path: Path, stream: IO[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)  # an answer may be longer than the 128 KiB that are usual
-    reader = csv.DictReader(stream)
-    if reader.fieldnames is not None:
-        _check_columns(path, columns, reader.fieldnames)
-    yield from reader
-
-
-def _json_rows(path: Path, stream: IO[str], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}: line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number} is not a JSON object")
-        _check_columns(path, columns, list(row), f" in line {number}")
-        yield row
-
-
-def _check_columns(path: Path, columns: Sequence[str], have: Sequence[str], where: str = "") -> None:
-    if missing := [name for name in columns if name not in have]:
-        raise UserError(f"{path}: no column {missing[0]!r}{where} (there are: {', '.join(map(str, have))})")
 
 
 def _completion(path: Path, number: int, row: dict[str, Any]) -> Completion:
     text, language = row["completion"], row["language"]
     if text is not None and not isinstance(text, str):
         raise UserError(f"{path}: row {number}: `completion` is {type(text).__name__}, not text")
-    code = (_CODES_BY_NAME.get(language.strip().lower()) or canonical_language(language)) if isinstance(language, str) else None
+    code = language_code(language) if isinstance(language, str) else None
     if code is None:
         raise UserError(
             f"{path}: row {number}: unknown language {language!r}; use ISO 639 codes such as de, or English names such as German"

@@ -201,6 +201,7 @@ UNSPACED = frozenset({"bo", "ja", "km", "lo", "my", "th", "wuu", "yue", "zh"})
 """Languages that put no spaces between words: count characters there, not words."""
 
 _CODES = {alias: code for code, aliases, _, _ in _ENTRIES for alias in (code, *aliases.split(","))}
+_CODES_BY_NAME = {name.lower(): code for code, name in LANGUAGE_NAMES.items()}
 
 _GROUPS = (
     ("id", "ms", "min"),
@@ -245,6 +246,11 @@ def canonical_language(code: str) -> str | None:
     `deu_Latn`, `ger`, `de-AT` and `DE` are all `de`. None: not a language that the identifier knows.
     """
     return _CODES.get(code.strip().lower().replace("_", "-").split("-")[0])
+
+
+def language_code(text: str) -> str | None:
+    """The project's code for a language's English name or for any code that `canonical_language` takes; None for anything else."""
+    return _CODES_BY_NAME.get(text.strip().lower()) or canonical_language(text)
 
 
 @functools.cache
