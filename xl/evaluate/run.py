@@ -17,9 +17,10 @@ import pyarrow as pa
 from rich.console import Console
 
 from xl import folder
+from xl.ask import Prompt
 from xl.errors import UserError
 from xl.evaluate import answers, exam
-from xl.evaluate.judge import judge_pair, rate_answer
+from xl.evaluate.judge import Judging, judge_pair, pair_prompt, rate_answer, rubric_prompt
 from xl.evaluate.prompts import PROMPT_SCHEMA, load_prompts
 from xl.evaluate.settings import Evaluate
 from xl.folder import RunFolder, plain
@@ -105,12 +106,24 @@ def _judging(evaluation: Evaluation) -> Iterator[RowStage]:
     settings = evaluation.settings
     if settings.judge is None:
         return
-    wanted = {"judge": semantic(settings.judge), "reference": settings.reference, **_asked(evaluation, "judge")}
+    wanted = {**_pairwise(settings.judge), "reference": settings.reference, **_asked(evaluation, "judge")}
     pairs = [judge_pair(settings.judge, arm, settings.reference) for arm in settings.arms if arm != settings.reference]
     yield RowStage("judged", tuple(step for step, _ in pairs), _joined([schema for _, schema in pairs]), wanted, "judge")
     if settings.judge.rubric:
         rated = [rate_answer(settings.judge, arm) for arm in settings.arms]
+        wanted = {"max_answer_chars": settings.judge.max_answer_chars, **_wording(rubric_prompt()), **_asked(evaluation, "judge")}
         yield RowStage("rubric", tuple(step for step, _ in rated), _joined([schema for _, schema in rated]), wanted, "judge")
+
+
+def _pairwise(judging: Judging) -> dict[str, Any]:
+    """What a pairwise verdict depends on, beside the model and the answers."""
+    settings = semantic(judging)
+    del settings["rubric"]
+    return {"judge": settings, **_wording(pair_prompt(judging))}
+
+
+def _wording(prompt: Prompt) -> dict[str, Any]:
+    return {"prompts": [prompt.chat, prompt.base]}
 
 
 def _joined(schemas: list[pa.Schema]) -> pa.Schema:
@@ -188,7 +201,7 @@ def _examine(evaluation: Evaluation, run: RunFolder, engines: Engines, console: 
     assert evaluation.settings.judge is not None
     step, verdicts = judge_pair(evaluation.settings.judge, "sound", "planted")
     rows = exam.exam_rows()
-    wanted = {"judge": semantic(evaluation.settings.judge), **_asked(evaluation, "judge")}
+    wanted = {**_pairwise(evaluation.settings.judge), **_asked(evaluation, "judge")}
     stages: list[Stage] = [RowStage("examined", (step,), verdicts, wanted, "judge")]
     run.root.mkdir(parents=True, exist_ok=True)
     # Another judge is another examination; the old one is nobody's work.
