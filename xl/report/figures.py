@@ -40,6 +40,16 @@ def compact(number: float) -> str:
     raise AssertionError(number)
 
 
+def percent(part: float, whole: float) -> str:
+    """A share with one decimal. What is not nothing is never shown as 0.0%, what is not all never as 100.0%."""
+    if whole == 0:
+        return "–"
+    share = 100 * part / whole
+    if 0 < share < 0.05:
+        return "<0.1%"
+    return ">99.9%" if 99.95 <= share < 100 else f"{share:.1f}%"
+
+
 def shorten(label: str, num_chars: int) -> str:
     """A label of at most `num_chars` characters; what was cut is marked by an ellipsis."""
     return label if len(label) <= num_chars else label[: num_chars - 1].rstrip() + "…"
@@ -68,7 +78,7 @@ def split_bar(parts: Sequence[tuple[str, int, str]]) -> Markup:
                 )
             )
         left += width
-    return _svg("split", 14, ", ".join(f"{label} {count:,}" for label, count, _ in parts), pieces)
+    return svg("split", 14, ", ".join(f"{label} {count:,}" for label, count, _ in parts), pieces)
 
 
 def funnel(steps: Sequence[tuple[str, int]], title: str) -> Markup:
@@ -85,9 +95,9 @@ def funnel(steps: Sequence[tuple[str, int]], title: str) -> Markup:
         _column(i, height, f"{name}: {count:,}", i == len(steps) - 1)
         for i, ((name, count), height) in enumerate(zip(steps, heights, strict=True))
     ]
-    plot = _stretched("0", 16, "100%", PLOT_HEIGHT, units=_FLOW_UNITS * len(steps), pieces=[*flow, *columns])
+    plot = stretched("0", 16, "100%", PLOT_HEIGHT, units=_FLOW_UNITS * len(steps), pieces=[*flow, *columns])
     texts = [text for i, step in enumerate(steps) for text in _step_texts(i, len(steps), *step, heights[i])]
-    return _svg("funnel", PLOT_HEIGHT + 48, f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in steps), [plot, *texts])
+    return svg("funnel", PLOT_HEIGHT + 48, f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in steps), [plot, *texts])
 
 
 def _column(place: int, height: float, title: str, last: bool) -> Markup:
@@ -138,7 +148,7 @@ def bars(rows: Sequence[tuple[str, int]], largest: int, title: str) -> Markup:
                 label_y=top + 14, bar_y=top + 20, label=shorten(label, 36), full=label, count=f"{count:,}", width=100 * count / largest
             )
         )
-    return _svg("bars", _TOPIC_ROW * len(rows), title, pieces)
+    return svg("bars", _TOPIC_ROW * len(rows), title, pieces)
 
 
 def histograms(rows: Sequence[tuple[str, Sequence[int]]], title: str) -> Markup:
@@ -154,7 +164,7 @@ def histograms(rows: Sequence[tuple[str, Sequence[int]]], title: str) -> Markup:
     pieces = [_axis(end, _RIDGE_ROW * len(rows))]
     for i, (label, values) in enumerate(rows):
         pieces.append(_ridge(shorten(label, 13), label, np.asarray(values), end, i * _RIDGE_ROW))
-    return _svg("ridges", _RIDGE_ROW * len(rows) + 24, title, pieces)
+    return svg("ridges", _RIDGE_ROW * len(rows) + 24, title, pieces)
 
 
 def _ridge(label: str, full: str, values: "np.ndarray[tuple[int], np.dtype[np.int64]]", end: float, top: int) -> Markup:
@@ -165,7 +175,7 @@ def _ridge(label: str, full: str, values: "np.ndarray[tuple[int], np.dtype[np.in
     counts, _ = np.histogram(np.clip(values, 0, end), bins=NUM_BINS, range=(0, end))
     heights = RIDGE_HEIGHT * counts / counts.max()
     shape = "".join(f"M{10 * i + 0.7:g},{RIDGE_HEIGHT}v{-height:.2f}h8.6v{height:.2f}z" for i, height in enumerate(heights) if height)
-    plot = _stretched(
+    plot = stretched(
         f"{_RIDGE_LEFT}%",
         base - RIDGE_HEIGHT,
         f"{_RIDGE_RIGHT - _RIDGE_LEFT}%",
@@ -198,14 +208,15 @@ def _axis(end: float, height: int) -> Markup:
     return Markup("").join(pieces)
 
 
-def _stretched(x: str, y: float, width: str, height: int, *, units: int, pieces: Sequence[Markup]) -> Markup:
+def stretched(x: str, y: float, width: str, height: int, *, units: int, pieces: Sequence[Markup]) -> Markup:
     """A drawing that is `units` wide in its own measure and is stretched sideways to `width`."""
     return Markup('<svg x="{}" y="{:g}" width="{}" height="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>').format(
         x, y, width, height, units, height, Markup("").join(pieces)
     )
 
 
-def _svg(css_class: str, height: int, title: str, pieces: Sequence[Markup]) -> Markup:
+def svg(css_class: str, height: int, title: str, pieces: Sequence[Markup]) -> Markup:
+    """A figure as wide as its place and `height` pixels high; the title is what a screen reader says."""
     return Markup('<svg class="{}" role="img" width="100%" height="{}" aria-label="{}">{}</svg>').format(
         css_class, height, title, Markup("").join(pieces)
     )

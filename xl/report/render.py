@@ -16,7 +16,9 @@ from markupsafe import Markup
 
 from xl.ask import clip
 from xl.pages.language import LANGUAGE_NAMES
-from xl.report import figures
+from xl.report import figures, views
+from xl.report.evaluation import Evaluation, Training
+from xl.report.figures import percent
 
 NUM_TOPICS = 30
 RESPONSE_CHARS = 420
@@ -125,6 +127,8 @@ class Report:
     environment: Mapping[str, str]
     notices: Sequence[str]
     recall: Mapping[str, float] | None = None
+    training: Training | None = None
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,8 @@ def render_report(report: Report) -> str:
         rates=_token_rates(report.stages),
         names=dict(languages),
         num_shown_topics=NUM_TOPICS,
+        model=views.model_view(report.training) if report.training else None,
+        change=views.change_view(report.evaluation) if report.evaluation else None,
     )
     return visible(html)
 
@@ -309,16 +315,6 @@ def reason_label(reason: str) -> str:
     return REASONS.get(reason, reason.replace("_", " ") if re.fullmatch(r"\w+", reason) else reason)
 
 
-def percent(part: float, whole: float) -> str:
-    """A share with one decimal. What is not nothing is never shown as 0.0%, what is not all never as 100.0%."""
-    if whole == 0:
-        return "–"
-    share = 100 * part / whole
-    if 0 < share < 0.05:
-        return "<0.1%"
-    return ">99.9%" if 99.95 <= share < 100 else f"{share:.1f}%"
-
-
 def duration(seconds: float) -> str:
     """A time in at most two units: 41.2 s, 12 min 05 s, 2 h 14 min."""
     if seconds < 59.95:
@@ -355,6 +351,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(num="{:,}".format, duration=duration, clip=clip, web_link=web_link, cell=_table_cell)
+    environment.filters.update(interval=views.interval_text, language_verdict=views.language_verdict)
     environment.globals.update(percent=percent, response_chars=RESPONSE_CHARS, page_chars=PAGE_CHARS)
     return environment
 

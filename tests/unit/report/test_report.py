@@ -3,15 +3,14 @@
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 import yaml
 
+from tests.html import NASTY, Tags, drawn
 from xl.report import figures
-from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, duration, percent, render_card, render_report
-
-NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & مرحبا"
+from xl.report.figures import percent
+from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, duration, render_card, render_report
 
 
 def stage(name: str, by_language: dict[str, LanguageLedger], seconds: float = 0.0, tokens: tuple[int, int] = (0, 0)) -> StageSummary:
@@ -54,22 +53,6 @@ def report() -> Report:
         environment={"python": "3.11"},
         notices=[NASTY],
     )
-
-
-class Tags(HTMLParser):
-    """Every start tag of a page with its attributes."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.all: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.all.append((tag, dict(attrs)))
-
-
-def drawn(svg: str, css_class: str) -> list[ET.Element]:
-    return [element for element in ET.fromstring(svg).iter() if css_class in element.get("class", "").split()]
 
 
 def test_funnel_bars_are_as_high_as_their_counts_say() -> None:
