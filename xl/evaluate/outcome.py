@@ -148,23 +148,24 @@ def _side_by_side(rows: list[Row], settings: Evaluate, seed: int) -> list[SideBy
 
 def _sentence(rows: list[Row], arms: list[ArmResult], settings: Evaluate, seed: int) -> str:
     """What was learned, and what this does not show."""
-    if settings.arms[-1] != "tuned" or len(arms) < 2 or not rows:
-        return "No model was tuned: the numbers describe the arms as they are."
     first, last = arms[0], arms[-1]
-    before, after = (first.accuracy.overall.accuracy or 0.0), (last.accuracy.overall.accuracy or 0.0)
-    prompts = [row["prompt"] for row in rows]
-    low, high = difference_interval([*map(float, _is_right(rows, "base"))], [*map(float, _is_right(rows, "tuned"))], prompts, seed)
+    if last.name != "tuned" or first is last:
+        return "No model was tuned, or nothing stands beside it: the numbers describe the arms as they are."
+    right = [[*map(float, _is_right(rows, arm))] for arm in (settings.arms[0], settings.arms[-1])]
+    low, high = difference_interval(right[0], right[1], [row["prompt"] for row in rows], seed)
+    change = f"({sum(right[0]) / len(rows):.0%} → {sum(right[1]) / len(rows):.0%} of the answers)"
     if low > 0:
-        learned = f"The training taught the model to answer in the language that is asked for ({before:.0%} → {after:.0%} of the answers)"
+        learned = f"The training taught the model to answer in the language that is asked for {change}"
     elif high < 0:
-        learned = f"After the training fewer answers are in the language that is asked for ({before:.0%} → {after:.0%})"
+        learned = f"The training made the model answer in the language that is asked for less often {change}"
     else:
-        learned = f"No change in the answers' language can be told from chance ({before:.0%} → {after:.0%})"
-    fitting = ""
+        learned = f"No change in how often the model answers in the language that is asked for can be told from chance {change}"
     if last.fit:
-        chance = 1 / (settings.num_others + 1)
-        fitting = f"; that {last.fit.value:.0%} of its answers fit their own prompt best (chance: {chance:.0%}) says that they keep to the subject"
-    return f"{learned}{fitting}; whether the answers are true or helpful is not shown by any of this."
+        learned += (
+            f"; {last.fit.value:.0%} of its answers fit their own prompt best (by chance {1 / (settings.num_others + 1):.0%}), "
+            "which is about their subject"
+        )
+    return f"{learned}. None of this shows whether the answers are true or helpful."
 
 
 def print_outcome(found: Evaluation, console: Console) -> None:
