@@ -17,6 +17,10 @@ GOOD: dict[str, Any] = {
     "models": {"writer": {"model": "packaged/gemma-3-270m"}},
 }
 
+BASE = {"writer": {"model": "packaged/gemma-3-270m"}, "base": {"model": "packaged/gemma-3-270m"}}
+ENDPOINT = {"model": "m", "engine": "openai", "url": "http://127.0.0.1/v1"}
+PROMPTS = {"prompts": {"from": "prompts.jsonl"}}
+
 
 def test_language_codes_of_other_standards_are_understood() -> None:
     assert check_recipe(GOOD, "r").languages == ("de", "sw", "th")
@@ -31,7 +35,14 @@ def test_a_bare_no_is_norwegian(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"pairs": {"per_langauge": 5}}, "unknown key `pairs.per_langauge`; did you mean `per_language`?"),
-        ({"train": {}}, "unknown key `train`"),
+        ({"trian": {}}, "unknown key `trian`; did you mean `train`?"),
+        ({"train": {}}, "`models.base` is missing"),
+        ({"train": {"lerning_rate": 1}}, "unknown key `train.lerning_rate`; did you mean `learning_rate`?"),
+        ({"train": {"languages": ["xq"]}}, "unknown language 'xq'"),
+        ({"train": {}, "models": {**BASE, "base": ENDPOINT}}, "engine: openai has no weights that could be tuned"),
+        ({"evaluate": PROMPTS, "models": BASE}, "the arm `tuned` wants a `train:` part"),
+        ({"evaluate": {**PROMPTS, "arms": ["base"], "judge": {}}, "models": BASE}, "`models.judge` is missing"),
+        ({"evaluate": {**PROMPTS, "arms": ["tuned"], "judge": {}}, "train": {}, "models": BASE}, "reference: base is not among the arms"),
         ({"languages": ["de", "xq"]}, "unknown language 'xq'"),
         ({"languages": ["German"]}, "did you mean de?"),
         ({"languages": []}, "`languages`"),
