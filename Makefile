@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0+cpu
 
-.PHONY: setup demo test check bench chaos clean
+.PHONY: setup demo study test check bench chaos clean
 
 setup: $(VENV)/.ready
 
@@ -23,6 +23,10 @@ $(VENV)/.ready: pyproject.toml Makefile
 
 demo: setup
 	$(BIN)/xl run jobs/recipes/demo.yaml --out runs/demo
+
+# True against shuffled pairs, three trainings each: over an hour on two cores.
+study: demo
+	$(BIN)/python jobs/study.py runs/demo --out runs/study
 
 test: setup
 	$(BIN)/python -m pytest

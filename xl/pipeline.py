@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,12 @@ def find_model(model: Model) -> ResolvedModel:
     if model.engine == "vllm":
         return resolve(model.model, model.revision)
     return ResolvedModel(model.model, model.model, f"{model.engine}:{model.model}", None, model.chat)
+
+
+def tuned_role(base: Model, training: Path) -> Role:
+    """The model that a training made of `base`, run the way that `base` is."""
+    tuned = base.model_copy(update={"model": str(training / "model"), "revision": None, "chat": None})
+    return tuned, find_model(tuned)
 
 
 class Engines:

@@ -16,12 +16,12 @@ import yaml
 from rich.console import Console
 
 from xl import dataset, folder, summary
-from xl.engines.models import ResolvedModel, prepare, resolve
+from xl.engines.models import ResolvedModel, prepare
 from xl.errors import UserError
 from xl.folder import RunFolder, plain
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import list_files
-from xl.pipeline import Engines, Pipeline, Role, find_model
+from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
 from xl.recipe import Recipe
 from xl.records import PAGE_SCHEMA
 from xl.settings import semantic
@@ -245,7 +245,6 @@ def _evaluate(job: Job) -> None:
     assert settings is not None
     roles = {role: known for role, known in job.roles.items() if role in ("base", "judge")}
     if "tuned" in settings.arms:
-        tuned = job.recipe.model_for("base").model_copy(update={"model": str(run.training / "model"), "revision": None, "chat": None})
-        roles["tuned"] = (tuned, resolve(tuned.model))
+        roles["tuned"] = tuned_role(job.recipe.model_for("base"), run.training)
     evaluation = Evaluation(settings, settings.languages or job.recipe.languages, job.recipe.seed, roles, run.dataset)
     run_evaluation(evaluation, run.evaluation, job.engines, job.console, redo=job.options.redo, retry_failed=job.options.retry_failed)

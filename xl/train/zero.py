@@ -48,7 +48,7 @@ def deepspeed_config(settings: Train, load_universal: bool) -> dict[str, Any]:
         "optimizer": {
             "type": "AdamW",
             # torch's own: DeepSpeed's wants a compiler on the machine
-            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True},
+            "params": {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "torch_adam": True, "fused": True},
         },
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {

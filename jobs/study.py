@@ -1,0 +1,100 @@
+"""Did the model learn from the pairs, or only from being asked for a language? The control that tells the two apart.
+
+python jobs/study.py runs/demo --out runs/study
+
+A finished run's training is made again on its true pairs and on shuffled ones, where every instruction is learned with another pair's
+response in the same language, with several seeds each. What both arms learn alike comes from the request for the language; only
+what true pairs teach beyond it comes from the pairs. The same command again continues.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from xl.cli import console, guarded
+from xl.errors import UserError
+from xl.evaluate.intervals import difference_interval, estimate_mean
+from xl.evaluate.language import Verdict
+from xl.records import Row
+
+commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+MEASURES = {"answers in the wanted language": "right", "answers that fit their own prompt best": "fits_tuned"}
+
+
+@commands.command()
+def main(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with a training and an evaluation.")],
+    out: Annotated[Path, typer.Option(help="The study's folder.")],
+    num_seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 3,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+) -> None:
+    """Compare training on true pairs with training on shuffled ones."""
+    from xl.execute import ray_session
+    from xl.folder import open_run
+    from xl.pipeline import Engines
+    from xl.summary import recipe_of
+
+    opened = open_run(run)
+    recipe = recipe_of(opened)
+    if recipe.train is None or recipe.evaluate is None or not recipe.evaluate.num_others:
+        raise UserError(f"{run}: its recipe has no `train:` or no `evaluate:` with `num_others`, so there is nothing to study")
+    if not opened.info.get("finished"):
+        raise UserError(f"{run} is not finished; run its recipe again, it goes on where it stopped")
+    found: dict[str, list[Row]] = {"true": [], "shuffled": []}
+    with ray_session(address):
+        engines = Engines(console)
+        for seed in range(num_seeds):
+            for kind in found:
+                console.print(f"[bold]{kind} pairs, seed {seed}[/bold]")
+                found[kind] += _trial(opened, recipe, out / f"{kind}-{seed}", kind == "shuffled", seed, engines)
+        engines.close()
+    _tell(found, recipe.seed, num_seeds)
+
+
+def _trial(opened, recipe, folder: Path, shuffled: bool, seed: int, engines) -> list[Row]:  # type: ignore[no-untyped-def]
+    """One training and its evaluation; returns the answers, with what was measured of each."""
+    from xl.evaluate.run import Evaluation, finished_rows, run_evaluation
+    from xl.folder import RunFolder, locked
+    from xl.pipeline import find_model, tuned_role
+    from xl.train.trainer import train
+
+    base = recipe.model_for("base")
+    settings = recipe.train.model_copy(update={"shuffled_responses": shuffled, "seed": seed})
+    if not (folder / "training" / "model").exists():
+        engines.make_room({"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers * settings.gpus_per_worker})
+    train(opened.dataset, find_model(base), folder / "training", settings, console=console)
+    asked = recipe.evaluate.model_copy(update={"arms": ("tuned",), "judge": None})
+    roles = {"base": (base, find_model(base)), "tuned": tuned_role(base, folder / "training")}
+    evaluated = RunFolder(folder / "evaluation")
+    evaluated.root.mkdir(parents=True, exist_ok=True)
+    with locked(evaluated):
+        run_evaluation(Evaluation(asked, asked.languages or recipe.languages, recipe.seed, roles), evaluated, engines, console)
+    rows = finished_rows(evaluated, "verdicts")
+    return [{**row, "trial": f"{row['id']} {seed}", "right": row["verdict_tuned"] == Verdict.RIGHT} for row in rows]
+
+
+def _tell(found: dict[str, list[Row]], seed: int, num_seeds: int) -> None:
+    """The table, and in words whether true pairs beat shuffled ones."""
+    table = Table(title=f"true against shuffled pairs, {num_seeds} trainings each", title_justify="left", header_style="bold")
+    for heading in ("share of", "true", "shuffled", "difference"):
+        table.add_column(heading)
+    for measure, column in MEASURES.items():
+        cells = []
+        for rows in found.values():
+            share = estimate_mean([float(row[column]) for row in rows], [row["prompt"] for row in rows], seed)
+            cells.append(f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]")
+        true, shuffled = ({row["trial"]: row for row in rows} for rows in found.values())
+        both = sorted(true.keys() & shuffled.keys())
+        early, late = ([float(rows[trial][column]) for trial in both] for rows in (shuffled, true))
+        low, high = difference_interval(early, late, [true[trial]["prompt"] for trial in both], seed)
+        table.add_row(measure, *cells, f"{sum(late) / len(both) - sum(early) / len(both):+.3f} [{low:+.3f}, {high:+.3f}]")
+    console.print(table)
+    verdict = "teach more about the subject than" if low > 0 else "teach less about the subject than" if high < 0 else "cannot be told from"
+    console.print(f"True pairs {verdict} shuffled ones, by how often an answer fits its own prompt best (95 % interval over prompts).")
+
+
+if __name__ == "__main__":
+    guarded(commands)
