@@ -82,11 +82,12 @@ def _tell(found: dict[str, list[Row]], seed: int, num_seeds: int) -> None:
     for heading in ("share of", "true", "shuffled", "difference"):
         table.add_column(heading)
     for measure, column in MEASURES.items():
+        measured = [[row for row in rows if row[column] is not None] for rows in found.values()]
         cells = []
-        for rows in found.values():
+        for rows in measured:
             share = estimate_mean([float(row[column]) for row in rows], [row["prompt"] for row in rows], seed)
             cells.append(f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]")
-        true, shuffled = ({row["trial"]: row for row in rows} for rows in found.values())
+        true, shuffled = ({row["trial"]: row for row in rows} for rows in measured)
         both = sorted(true.keys() & shuffled.keys())
         early, late = ([float(rows[trial][column]) for trial in both] for rows in (shuffled, true))
         low, high = difference_interval(early, late, [true[trial]["prompt"] for trial in both], seed)

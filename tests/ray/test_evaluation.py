@@ -29,7 +29,13 @@ def write(folder: Path, **evaluate: Any) -> Path:
     data = {
         "languages": ["de", "sw"],
         "models": {"base": SCRIPTED, "tuned": {**SCRIPTED, "model": "scripted-too"}},
-        "evaluate": {"prompts": {"from": str(prompts), "id": "id"}, "arms": ["base", "tuned"], "num_others": 2, **evaluate},
+        "evaluate": {
+            "prompts": {"from": str(prompts), "id": "id"},
+            "arms": ["base", "tuned"],
+            "num_others": 2,
+            "num_fit_prompts": 10,
+            **evaluate,
+        },
         "seed": 7,
     }
     path.write_text(yaml.safe_dump(data), "utf-8")
@@ -54,7 +60,7 @@ def test_every_prompt_is_answered_and_only_what_is_new_is_asked_again(tmp_path: 
         stage: {"de": NUM_PROMPTS, "sw": NUM_PROMPTS} for stage in STAGES
     }
     asked = traced(trace).total()
-    assert asked == 2 * NUM_PROMPTS * (2 + 2 * 3), "two answers, and each held against its own prompt and two others"
+    assert asked == 2 * (2 * NUM_PROMPTS + 2 * 10 * 3), "two answers each, and half of them held against their own prompt and two others"
 
     assert evaluate(write(tmp_path), out, *join).returncode == 0
     assert traced(trace).total() == asked, "a finished evaluation asks nothing"

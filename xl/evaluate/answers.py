@@ -73,11 +73,13 @@ def fit_schema(arms: Sequence[Arm]) -> pa.Schema:
 def fit(settings: Evaluate) -> AsyncStep:
     """Ask the base model whether an answer is likelier after its own instruction than after each of the row's `contrasts`.
 
-    Columns `fits_ARM`. It is the likelihood margin of `xl.pairs.rate`, put to answers: it says whether an answer is about what was
-    asked, not whether it is right or good. An answer without letters fits nothing.
+    Columns `fits_ARM`, null for rows that are not `scored`. It is the likelihood margin of `xl.pairs.rate`, put to answers: it says
+    whether an answer is about what was asked, not whether it is right or good. An answer without letters fits nothing.
     """
 
     async def step(row: Row, context: Context) -> Columns | Drop | None:
+        if not row["scored"]:
+            return None
         found = await asyncio.gather(*(_fits(row, row[f"answer_{arm}"], context, settings) for arm in settings.arms))
         return {f"fits_{arm}": fits for arm, fits in zip(settings.arms, found, strict=True)}
 

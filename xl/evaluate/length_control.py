@@ -1,11 +1,14 @@
 """What the win rate would be if answers were equally long."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from xl.errors import require
+from xl.evaluate.intervals import Estimate
 
+_NUM_DRAWS = 400
 _RIDGE_C = 100.0
 """Inverse strength of the penalty on the length term: nothing beside some hundred prompts, a hold where a few are separable."""
 
@@ -43,3 +46,33 @@ def length_controlled_rate(
     labels = np.repeat([1, 0], len(scores))
     model.fit(np.vstack([features, features]), labels, sample_weight=np.concatenate([scores, 1 - scores]))
     return float(model.predict_proba([[0.0]])[0, 1])
+
+
+def length_controlled_estimate(
+    preferences: Sequence[float],
+    model_num_chars: Sequence[int],
+    reference_num_chars: Sequence[int],
+    prompts: Sequence[Hashable],
+    seed: int,
+) -> Estimate | None:
+    """The same with its standard error and 95 % interval, by fitting again to prompts drawn with replacement; one entry a pair.
+
+    None where the rate is, or where some draw has wins or losses only.
+    """
+    rate = length_controlled_rate(preferences, model_num_chars, reference_num_chars)
+    places: dict[Hashable, list[int]] = defaultdict(list)
+    for place, prompt in enumerate(prompts):
+        places[prompt].append(place)
+    members, rng = list(places.values()), np.random.default_rng(seed)
+    columns = [np.asarray(column, dtype=float) for column in (preferences, model_num_chars, reference_num_chars)]
+    rates: list[float] = []
+    for _ in range(_NUM_DRAWS if rate is not None else 0):
+        drawn = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
+        again = length_controlled_rate(*(column[drawn].tolist() for column in columns)) if 0 < columns[0][drawn].mean() < 1 else None
+        if again is None:
+            return None
+        rates.append(again)
+    if rate is None:
+        return None
+    low, high = np.quantile(rates, [0.025, 0.975])
+    return Estimate(rate, float(np.std(rates, ddof=1)), float(low), float(high))

@@ -14,10 +14,10 @@ from xl.evaluate.identify import identifier
 from xl.evaluate.intervals import Estimate, difference_interval, estimate_mean, mcnemar
 from xl.evaluate.judge import CRITERIA, verdicts_of
 from xl.evaluate.language import Decision, Verdict, human_recall, language_report
-from xl.evaluate.length_control import length_controlled_rate
+from xl.evaluate.length_control import length_controlled_estimate
 from xl.evaluate.run import finished_rows
 from xl.evaluate.settings import LABELS, Arm, Evaluate
-from xl.evaluate.winrate import pair_up, win_rate
+from xl.evaluate.winrate import Pair, pair_up, win_rate
 from xl.folder import RunFolder
 from xl.pages.language import LANGUAGE_NAMES
 from xl.recipe import checked
@@ -66,7 +66,8 @@ def _arm(rows: list[Row], arm: Arm, settings: Evaluate, seed: int) -> ArmResult:
 
 
 def _share(rows: list[Row], column: str, seed: int) -> Estimate:
-    """Share of rows in which a column is true, with its interval over prompts."""
+    """Share of rows in which a column is true, of those in which it is not null, with its interval over prompts."""
+    rows = [row for row in rows if row[column] is not None]
     return estimate_mean([float(row[column]) for row in rows], [row["prompt"] for row in rows], seed)
 
 
@@ -101,13 +102,16 @@ def _judged(run: RunFolder, rows: list[Row], settings: Evaluate, seed: int) -> l
             continue
         pairs = pair_up(verdicts_of(rows, arm, settings.reference))
         rates = win_rate(pairs, seed, None if examined.passed else examined.why)
-        scored = [(sum(scores) / len(scores), pair) for pair in pairs if (scores := pair.valid_scores)]
-        controlled = None
-        if rates.rate:
-            lengths = [(pair.model_num_chars, pair.reference_num_chars) for _, pair in scored]
-            controlled = length_controlled_rate([score for score, _ in scored], *zip(*lengths, strict=True))
+        judged = [(pair, sum(scores) / len(scores)) for pair in pairs if (scores := pair.valid_scores)]
+        controlled = _length_controlled(judged, seed) if rates.rate else None
         result.append(Judged(arm, settings.reference, judge, rates, controlled))
     return result
+
+
+def _length_controlled(judged: list[tuple[Pair, float]], seed: int) -> Estimate | None:
+    ours = [pair.model_num_chars for pair, _ in judged]
+    theirs = [pair.reference_num_chars for pair, _ in judged]
+    return length_controlled_estimate([score for _, score in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
 
 
 def _examination(run: RunFolder, seed: int) -> Examination:

@@ -26,7 +26,7 @@ from xl.evaluate.settings import Evaluate
 from xl.folder import RunFolder, plain
 from xl.pairs.contrasts import draw_contrasts
 from xl.pipeline import Engines, Pipeline, Role
-from xl.records import Row, Status, digest_of, row_digest
+from xl.records import Row, Status, digest_of, row_digest, row_seed
 from xl.settings import semantic
 from xl.stage import RowStage, Stage
 from xl.store import InputShard, StageStore, write_json
@@ -37,6 +37,8 @@ SOURCE = "prompts"
 
 DERIVED = ("weights", "examples")
 """Settings of stages that follow from the run itself: when its dataset or its model is another one, the answers are made anew unasked."""
+
+ROW_SCHEMA = PROMPT_SCHEMA.append(pa.field("scored", pa.bool_()))
 
 _ROWS_PER_SHARD = 1000
 
@@ -76,7 +78,15 @@ def run_evaluation(
     if evaluation.settings.judge:
         _examine(evaluation, RunFolder(run.root / "examination"), engines, console)
     pipeline = Pipeline(run, stages, evaluation.roles, evaluation.seed, SOURCE, engines, console, retry_failed)
-    _take(pipeline, loaded.rows, PROMPT_SCHEMA)
+    _take(pipeline, _with_scored(loaded.rows, evaluation), ROW_SCHEMA)
+
+
+def _with_scored(rows: list[Row], evaluation: Evaluation) -> list[Row]:
+    """The rows with a column that says whose answers are scored for `fit`: prompts that a seeded hash puts first."""
+    most = evaluation.settings.num_fit_prompts
+    prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: row_seed(evaluation.seed, prompt, "fit"))
+    scored = set(prompts[:most])
+    return [{**row, "scored": row["prompt"] in scored} for row in rows]
 
 
 def evaluation_stages(evaluation: Evaluation) -> list[Stage]:

@@ -38,6 +38,8 @@ class Evaluate(Strict):
     """Other prompts that an answer's own prompt is held against by likelihood, under the base model; 0 leaves it out."""
     fit_tokens: int = Field(40, ge=8)
     """The answer's tokens that are scored for that, from its beginning."""
+    num_fit_prompts: int | None = Field(None, gt=0)
+    """Prompts of each language whose answers are scored so, the same in all languages; by default all. Scoring is the dear part."""
     judge: Judging | None = None
     """How answers are judged pairwise, and by `models.judge`; by default not at all."""
     reference: Arm | Literal["reference"] = "base"

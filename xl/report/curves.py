@@ -11,12 +11,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from xl.report.figures import NOTHING, compact, nice_ceiling, percent, shorten, stretched, svg
+from xl.report.figures import NOTHING, compact, percent, shorten, stretched, svg
 
 MAX_POINTS = 300
 """Most points of a line: steps beyond are averaged in groups, so that a long training's report stays small."""
 
 _CURVE_UNITS = 1000
+_TICK_HEIGHT = 40
 _MARK_ROW = 18
 _GROUP_GAP = 14
 _SCALE_LEFT, _SCALE_RIGHT = 28.0, 84.0
@@ -59,7 +60,7 @@ def curve(steps: Sequence[int], values: Sequence[float], title: str, height: int
     finite = points[np.isfinite(points)]
     if not len(finite):
         return NOTHING
-    ticks = nice_ticks(float(finite.min()), float(finite.max()))
+    ticks = nice_ticks(float(finite.min()), float(finite.max()), num_steps=max(2, height // _TICK_HEIGHT))
     low, high = float(ticks[0]), float(ticks[-1])
     lines = [("line", running_mean(points, window))] if window < 2 else [("raw", points), ("line", running_mean(points, window))]
     plot = stretched(
@@ -116,10 +117,11 @@ def running_mean(values: Floats, window: int) -> Floats:
     return means
 
 
-def nice_ticks(low: float, high: float, num_steps: int = 4) -> Floats:
-    """About `num_steps` round steps that hold `low` and `high`; at least two ticks."""
+def nice_ticks(low: float, high: float, num_steps: int) -> Floats:
+    """Round steps (1, 2 or 5 times a power of ten) that hold `low` and `high`: about `num_steps`, and at least one."""
     span = high - low if high > low else abs(high) or 1.0
-    step = nice_ceiling(span / num_steps)
+    power = 10.0 ** math.floor(math.log10(span / num_steps))
+    step = next(power * size for size in (1, 2, 5, 10) if power * size >= span / num_steps * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks: Floats = step * np.arange(first, max(last, first + 1) + 1, dtype=np.float64)
     return ticks

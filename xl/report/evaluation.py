@@ -55,7 +55,7 @@ class Judged:
     reference: str
     judge: str
     rates: WinRate
-    length_controlled: float | None
+    length_controlled: Estimate | None
 
 
 @dataclass(frozen=True)

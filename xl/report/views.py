@@ -19,11 +19,11 @@ from xl.report.curves import Mark, MarkGroup, curve, intervals
 from xl.report.evaluation import Answer, ArmResult, Evaluation, Examination, Judged, SideBySide, Training
 from xl.report.figures import percent
 
-NUM_FOREIGN = 4
+NUM_FOREIGN = 3
 """Languages that nobody asked for which have a column of their own in the matrix; the others share one."""
 
 _NUM_ARM_CLASSES = 4
-_OTHERS, _SKIPPED = "others", "skipped"
+_OTHERS, _SKIPPED = "other", "skip"
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,11 @@ def _columns(evaluation: Evaluation) -> list[str]:
 
 
 def _column_title(code: str) -> str:
-    words = {_OTHERS: "any other language", DISPUTED: "wrong, but the identifiers do not agree on the language", _SKIPPED: "cannot be told"}
+    words = {
+        _OTHERS: "any other language",
+        DISPUTED: "wrong, but the identifiers do not agree on the language",
+        _SKIPPED: "too short or too unclear to be told",
+    }
     return words.get(code) or LANGUAGE_NAMES.get(code, code)
 
 
@@ -245,18 +249,26 @@ def _judged_view(judged: Judged, examination: Examination | None, labels: Mappin
     model, reference = labels.get(judged.model, judged.model), labels.get(judged.reference, judged.reference)
     withheld = _why_withheld(judged, examination)
     title = f"{model} against {reference}"
+    shown = {} if withheld else _estimates(judged)
+    groups = [MarkGroup(name, "", [Mark("arm2", name, each.value, each.low, each.high)], 0.5) for name, each in shown.items() if each]
+    facts = {
+        **{name: estimate_text(shown.get(name)) for name in _estimates(judged)},
+        **_rate_facts(None if withheld else judged.rates.rate),
+        **_verdict_facts(judged.rates),
+        "judge": judged.judge,
+    }
+    return JudgedView(title, withheld, intervals(groups, title), facts)
+
+
+def _estimates(judged: Judged) -> dict[str, Estimate | None]:
+    """The ways to count a win rate; the report's caption explains these names."""
     rates = judged.rates
-    shown = [
-        ("win rate", rates.rate and rates.rate.mean),
-        ("orders agree", rates.agreed_rate and rates.agreed_rate.mean),
-        ("language gate", rates.gated_rate and rates.gated_rate.mean),
-        ("equal length", judged.length_controlled),
-    ]
-    groups = [
-        MarkGroup(label, "", [Mark("arm2", label, each.value, each.low, each.high)], 0.5) for label, each in shown if each and not withheld
-    ]
-    facts = {**_rate_facts(None if withheld else rates.rate), **_verdict_facts(rates)}
-    return JudgedView(title, withheld, intervals(groups, title), {**facts, "judge": judged.judge})
+    return {
+        "win rate": rates.rate.mean if rates.rate else None,
+        "orders agree": rates.agreed_rate.mean if rates.agreed_rate else None,
+        "language gate": rates.gated_rate.mean if rates.gated_rate else None,
+        "equal length": judged.length_controlled,
+    }
 
 
 def _why_withheld(judged: Judged, examination: Examination | None) -> str | None:

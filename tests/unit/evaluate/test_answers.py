@@ -16,6 +16,7 @@ ROW = {
     "language": "German",
     "instruction": "What is a lighthouse?",
     "request": "What is a lighthouse? Answer in German.",
+    "scored": True,
     "contrasts": ["What is bread?", "Describe the moon."],
 }
 PAIRS = [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xl.evaluate.length_control import length_controlled_rate
+from xl.evaluate.length_control import length_controlled_estimate, length_controlled_rate
 
 
 @pytest.mark.parametrize(("quality", "bias", "longer_by"), [(-1.0, 1.5, 400), (-2.5, 1.0, -600), (0.5, -1.0, 500), (-1.0, 0.0, 500)])
@@ -31,3 +31,14 @@ def test_it_is_the_plain_rate_where_lengths_are_equal_and_none_where_length_cann
 def test_few_or_separable_verdicts_give_a_rate_and_no_error():
     for preferences in ([0.0] * 8, [1.0] * 8, [0.0] * 4 + [1.0] * 4):
         assert 0 <= length_controlled_rate(preferences, [1, 2, 3, 4, 15, 16, 17, 18], [8] * 8) <= 1
+
+
+def test_the_interval_holds_the_rate_and_narrows_with_more_prompts():
+    rng = np.random.default_rng(3)
+    widths = []
+    for num_prompts in (50, 800):
+        wins, ours, theirs = rng.random(num_prompts) < 0.3, rng.integers(100, 900, num_prompts), rng.integers(100, 900, num_prompts)
+        found = length_controlled_estimate(wins.astype(float).tolist(), ours.tolist(), theirs.tolist(), list(range(num_prompts)), 7)
+        assert found.low < found.value < found.high
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 2.5
