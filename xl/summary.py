@@ -171,6 +171,14 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
         state = StageStore(out / "stages" / stage.name)
         sealed = len(list(state.shards_folder.glob("*.parquet"))) if state.shards_folder.exists() else 0
         console.print(f"  {stage.name}: {kind}{engine}" + (f"; {sealed:,} shards are sealed" if sealed else ""), highlight=False)
+    if recipe.train:
+        tuned = f"{recipe.train.tune} tuning of {recipe.model_for('base').model}"
+        console.print(f"  training: {tuned} by {recipe.train.workers} workers with ZeRO {recipe.train.zero}", highlight=False)
+    if asked := recipe.evaluate:
+        num_languages = len(asked.languages or recipe.languages)
+        by = f", judged by {recipe.model_for('judge').model}" if asked.judge else ""
+        arms = ", ".join(asked.arms)
+        console.print(f"  evaluation: {asked.prompts.from_} in {num_languages} languages, arms {arms}{by}", highlight=False)
     place = next(p for p in (out, *out.resolve().parents) if p.exists())
     console.print(f"disk: about {5 * num_bytes / 1e6:,.0f} MB wanted, {free_bytes(place) / 1e6:,.0f} MB free", highlight=False)
 

@@ -1,0 +1,63 @@
+"""The whole loop on real engines: pages, pairs, a tuned model, its answers, a judge that must be examined first, and the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import ROOT, ledger, recipe, succeeded, xl
+
+pytestmark = pytest.mark.engine
+
+SMOLLM = {"model": "packaged/smollm2-135m-instruct", "max_model_len": 2048, "max_num_seqs": 32, "cpus": 0}
+
+
+def write(folder: Path, max_steps: int) -> Path:
+    """Eight pages in two languages, two optimizer steps, three prompts in three languages."""
+    pages = folder / "pages.jsonl"
+    lines = [json.dumps({**json.loads(line), "lang": lang}) for lang in ("de", "sw") for line in sample(lang)[:8]]
+    pages.write_text("\n".join(lines), "utf-8")
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text("\n".join((ROOT / "jobs/samples/prompts.jsonl").read_text("utf-8").splitlines()[:3]), "utf-8")
+    return recipe(
+        folder / "recipe.yaml",
+        {"from": str(pages), "lang": "lang"},
+        languages=["de", "sw"],
+        models={"writer": SMOLLM, "base": SMOLLM, "judge": SMOLLM},
+        rating={"rater": "prompted", "min_rating": 0},
+        train={"tune": "lora", "max_steps": max_steps, "global_batch": 2, "max_length": 64, "cpus_per_worker": 2},
+        evaluate={
+            **{"prompts": {"from": str(prompts)}, "languages": ["de", "sw", "es"], "arms": ["base", "tuned"], "max_tokens": 16},
+            **{"num_others": 2, "fit_tokens": 16, "judge": {"kind": "ab", "rubric": True}},
+        },
+    )
+
+
+def sample(lang: str) -> list[str]:
+    return (ROOT / "jobs/samples/pages" / f"{lang}.jsonl").read_text("utf-8").splitlines()
+
+
+def test_from_pages_to_a_verdict_and_on_with_another_training(tmp_path: Path) -> None:
+    path, run = write(tmp_path, 2), tmp_path / "run"
+    printed = succeeded(xl("run", path, "--out", run, timeout=900))
+    assert "Spanish (not trained)" in printed
+    assert "win rate of tuned against base" in printed
+    assert "withheld" in printed, "a judge of 135M parameters fails its examination"
+    assert (run / "training" / "model" / "config.json").exists()
+    rows = ledger(run / "evaluation")
+    for stage in ("prompts", "answers_base", "answers_tuned", "fit", "judged", "rubric", "verdicts"):
+        assert {lang: entry["in"] for lang, entry in rows[stage].items()} == {"de": 3, "es": 3, "sw": 3}, stage
+    report = (run / "report.html").read_text("utf-8")
+    assert "The model" in report
+    assert "What changed" in report
+
+    assert "nothing to do" in succeeded(xl("run", path, "--out", run))
+    refused = xl("run", write(tmp_path, 3), "--out", run)
+    assert refused.returncode == 2
+    assert "train.max_steps: 2 → 3" in refused.stderr
+    answers = (run / "evaluation" / "stages" / "answers_base" / "shards" / "de-00000.parquet").stat().st_mtime_ns
+    succeeded(xl("run", path, "--out", run, "--redo", timeout=900))
+    assert len((run / "training" / "metrics.jsonl").read_text("utf-8").splitlines()) == 3
+    assert (run / "evaluation" / "stages" / "answers_base" / "shards" / "de-00000.parquet").stat().st_mtime_ns == answers
+    assert yaml.safe_load((run / "recipe.yaml").read_text("utf-8"))["train"]["max_steps"] == 3
