@@ -49,7 +49,7 @@ def main(
         engines = Engines(console)
         run_evaluation(evaluation, run, engines, console, redo=redo, retry_failed=retry_failed)
         engines.close()
-    print_outcome(outcome(run, (), {}, evaluation.seed), console)
+    print_outcome(outcome(run, evaluation.languages, {}, evaluation.seed), console)
 
 
 if __name__ == "__main__":
