@@ -45,10 +45,17 @@ class Endpoint:
         return httpx.get(self.url.removesuffix("/v1") + path, headers={"authorization": f"Bearer {key or self.key}"}, timeout=30)
 
     def metric(self, name: str) -> float:
-        return float(re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics").text, re.M).group(1))  # type: ignore[union-attr]
+        return self._metrics()[name]
+
+    def num_requests(self, model: str, status: int) -> int:
+        """Requests that ended so; a counter appears with the first of them."""
+        return int(self._metrics().get(f'xl_requests_total{{model="{model}",status="{status}"}}', 0))
 
     def num_replicas(self, model: str) -> int:
         return int(self.metric(f'xl_replicas{{model="{model}"}}'))
+
+    def _metrics(self) -> dict[str, float]:
+        return {name: float(value) for name, value in re.findall(r"^(\w\S*) (\S+)$", self.get("/metrics").text, re.M)}
 
     def close(self) -> None:
         self.process.terminate()

@@ -1,6 +1,7 @@
 """Trains one after another in this process, or as one worker of torchrun's; the tests start it and read what it leaves behind.
 
 A training with `"kill": [rank, step]` loses that worker by `kill -9` when the step (counted from 1) has been computed but not yet noted.
+One with `"answers": true` leaves the greedy answers of the model as it is in memory in `answers.json`, before it is exported.
 """
 
 import json
@@ -12,13 +13,15 @@ from typing import Any
 
 import torch
 
+from tests.training import greedy, prompts_of
 from xl.engines.models import resolve
 from xl.train import loop
+from xl.train.job import Job
 from xl.train.metrics import StepMetrics
 from xl.train.settings import Train
 from xl.train.trainer import train
 
-_step = loop._step
+_step, _export = loop._step, loop.export
 
 
 def main(folder: Path, trainings: list[dict[str, Any]]) -> None:
@@ -26,8 +29,9 @@ def main(folder: Path, trainings: list[dict[str, Any]]) -> None:
     loop.join_workers(Train())
     for training in trainings:
         loop._step = _killing(*training["kill"]) if "kill" in training else _step
+        loop.export = _answering if training["answers"] else _export
         settings = Train(**training["settings"])
-        train(folder / "pairs.jsonl", resolve(str(folder / "base")), folder / training["out"], settings, use_ray=False)
+        train(folder / "pairs.jsonl", resolve(str(folder / training["base"])), folder / training["out"], settings, use_ray=False)
 
 
 def _killing(rank: int, last_step: int) -> Any:
@@ -38,6 +42,12 @@ def _killing(rank: int, last_step: int) -> Any:
         return metrics
 
     return step
+
+
+def _answering(engine: Any, job: Job) -> None:
+    engine.eval()
+    (job.out / "answers.json").write_text(json.dumps(greedy(engine.module.model, prompts_of(job.tokens))), "utf-8")
+    _export(engine, job)
 
 
 if __name__ == "__main__":

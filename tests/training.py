@@ -1,4 +1,4 @@
-"""What the training tests share: a base model, pairs, and a way to train on them in processes of their own."""
+"""What the training tests share: a base model, pairs, a way to train on them in processes of their own, and greedy answers."""
 
 import json
 import os
@@ -11,7 +11,10 @@ from typing import Any
 from tests.support import ROOT
 from tests.tiny_model import tiny_dataset, tiny_model
 from xl.train.metrics import read_metrics
+from xl.train.tokens import open_documents
 
+NUM_PROMPTS = 20
+MAX_NEW_TOKENS = 16
 SETTINGS: dict[str, Any] = {
     "max_steps": 10,
     "global_batch": 8,
@@ -25,9 +28,43 @@ SETTINGS: dict[str, Any] = {
 Training = dict[str, Any]
 
 
-def training(out: str, kill: tuple[int, int] | None = None, **changes: Any) -> Training:
-    """A training for `Bench.run`, ten steps in fp32 unless changed."""
-    return {"out": out, "settings": {**SETTINGS, **changes}, **({"kill": kill} if kill else {})}
+def training(out: str, kill: tuple[int, int] | None = None, base: str = "base", answers: bool = False, **changes: Any) -> Training:
+    """A training for `run_trainings`, ten steps in fp32 unless changed.
+
+    `base` is the folder of the model to begin with. With `answers` the trained model's own greedy answers go to `answers.json`.
+    """
+    return {"out": out, "base": base, "answers": answers, "settings": {**SETTINGS, **changes}, **({"kill": kill} if kill else {})}
+
+
+def run_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bool = False) -> str:
+    """Train one after another on `root/pairs.jsonl`; what was printed. `killed`: the run is expected to die."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
+    command = [sys.executable, *launcher, "-m", "tests.train_worker", str(root), json.dumps(trainings)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=env, cwd=ROOT)
+    output = done.stdout[-2000:] + done.stderr[-6000:]
+    assert (done.returncode == -signal.SIGKILL or "SIGKILL" in output) if killed else done.returncode == 0, output
+    return output
+
+
+def prompts_of(tokens: Path) -> list[list[int]]:
+    """The first prompts that were trained on, as token ids."""
+    data = open_documents(tokens)
+    return [data[number].ids[: data[number].num_prompt].tolist() for number in range(NUM_PROMPTS)]
+
+
+def greedy(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Each prompt and its greedy answer, as token ids; an answer ends behind its first stop token."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    settings = {"do_sample": False, "no_repeat_ngram_size": 0, "max_new_tokens": MAX_NEW_TOKENS}
+    drawn = model.generate(ids, attention_mask=mask, **settings)[:, width:].tolist()
+    stops = torch.tensor(model.generation_config.eos_token_id).flatten().tolist()
+    ends = [next((place + 1 for place, token in enumerate(answer) if token in stops), len(answer)) for answer in drawn]
+    return [prompt + answer[:end] for prompt, answer, end in zip(prompts, drawn, ends, strict=True)]
 
 
 class Bench:
@@ -39,14 +76,8 @@ class Bench:
         tiny_dataset(root / "pairs.jsonl")
 
     def run(self, *trainings: Training, workers: int = 1, killed: bool = False) -> str:
-        """Do the trainings one after another; what was printed. `killed`: the run is expected to die."""
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
-        command = [sys.executable, *launcher, "-m", "tests.train_worker", str(self.root), json.dumps(trainings)]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=env, cwd=ROOT)
-        output = done.stdout[-2000:] + done.stderr[-6000:]
-        assert (done.returncode == -signal.SIGKILL or "SIGKILL" in output) if killed else done.returncode == 0, output
-        return output
+        """`run_trainings` in this folder."""
+        return run_trainings(self.root, *trainings, workers=workers, killed=killed)
 
     def losses(self, out: str) -> list[float]:
         """Losses by step; the steps must be 1, 2, 3, …"""

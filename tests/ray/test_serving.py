@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.endpoint import MESSAGES, Endpoint
-from tests.support import ROOT, wait_for
+from tests.support import ROOT, assert_balanced, german_pages, ledger, recipe, succeeded, wait_for, xl
 
 pytestmark = pytest.mark.ray
 
@@ -31,6 +31,8 @@ SETTINGS = {
     "upscale_delay_seconds": 1,
     "downscale_delay_seconds": 3,
 }
+
+NUM_PAGES = 200
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,25 @@ def test_a_killed_replica_loses_no_request_of_a_client_that_retries(endpoint: En
         pids = [answer.result().system_fingerprint for answer in answers]
     assert len(pids) == 150 and len(set(pids)) >= 2
     wait_for(lambda: endpoint.num_replicas("pair") == 2, 60)
+
+
+def test_a_killed_replica_loses_no_row_of_a_run_that_asks_the_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
+    writer = {"model": "pair", "engine": "openai", "url": endpoint.url, "api_key_env": "ENDPOINT_KEY", "concurrency": 8}
+    pages = german_pages(tmp_path / "pages", NUM_PAGES)
+    path = recipe(tmp_path / "recipe.yaml", pages, models={"writer": writer}, rating={"rater": "prompted"})
+    run = tmp_path / "run"
+    killed = int(endpoint.ask("pair").system_fingerprint.removeprefix("pid-"))
+    answered, lost = endpoint.num_requests("pair", 200), endpoint.num_requests("pair", 503)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(xl, "run", path, "--out", run, env={"ENDPOINT_KEY": endpoint.key})
+        wait_for(lambda: done.done() or endpoint.num_requests("pair", 200) >= answered + NUM_PAGES / 4, 60)
+        os.kill(killed, signal.SIGKILL)
+        succeeded(done.result())
+    assert endpoint.num_requests("pair", 503) > lost, "the replica had requests under way when it was killed"
+    assert_balanced(run, ["pages", "unique", "pairs", "rated", "accepted", "dataset"])
+    every = {stage: entry["de"] for stage, entry in ledger(run).items()}
+    assert every["pages"]["in"] == NUM_PAGES and not any(entry["failed"] for entry in every.values())
+    assert every["rated"]["kept"] == every["pairs"]["kept"] > NUM_PAGES / 2, "answers were read, not only received"
 
 
 def test_replicas_grow_with_load_and_shrink_without(endpoint: Endpoint) -> None:

@@ -20,13 +20,14 @@ from xl.serving.inprocess import Forwarder
 
 
 def scripted_app(delay_seconds: float) -> Starlette:
-    """The engine's own server, as vLLM has one. `system_fingerprint` tells the process that answered."""
+    """The engine's own server, as vLLM has one, with vLLM's `choice`. `system_fingerprint` tells the process that answered."""
     engine = ScriptedEngine(delay_seconds)
 
     async def generate(request: Request) -> Response:
         asked = await request.json()
         messages = tuple(Message(m["role"], m["content"]) for m in asked.get("messages", ()))
-        sampling = Sampling(max_tokens=asked.get("max_tokens", 16), temperature=asked.get("temperature", 0.0))
+        choices = tuple(asked.get("structured_outputs", {}).get("choice", ()))
+        sampling = Sampling(max_tokens=asked.get("max_tokens", 16), temperature=asked.get("temperature", 0.0), choices=choices)
         completion = await engine.complete(Ask(sampling, asked.get("seed", 0), messages, str(asked.get("prompt", ""))))
         words = completion.text.split(" ")[: sampling.max_tokens]
         is_chat = bool(messages)

@@ -1,7 +1,6 @@
 """What is exported is the model that was trained, and it loads by itself."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,11 +8,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training import Bench, training
+from tests.training import Bench, greedy, prompts_of, training
 from xl.train.prompts import request
-from xl.train.tokens import open_documents
-
-NUM_PROMPTS = 20
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +22,6 @@ def trained(bench: Bench) -> Path:
     return bench.root
 
 
-def answers(model: Any, root: Path, out: str) -> list[list[int]]:
-    """Greedy answers to the first prompts that were trained on."""
-    data = open_documents(root / out / "tokens")
-    result = []
-    for number in range(NUM_PROMPTS):
-        prompt = torch.tensor(data[number].ids[: data[number].num_prompt])[None].long()
-        drawn = model.generate(prompt, do_sample=False, no_repeat_ngram_size=0, max_new_tokens=12, attention_mask=torch.ones_like(prompt))
-        result.append(drawn[0, prompt.shape[1] :].tolist())
-    return result
-
-
 def test_a_full_model_is_the_same_from_every_zero_stage_and_begins_a_new_training_where_it_ended(trained: Path) -> None:
     first, third = (load_file(trained / out / "model" / "model.safetensors") for out in ("full1", "full3"))
     base = load_file(trained / "base" / "model.safetensors")
@@ -47,11 +32,12 @@ def test_a_full_model_is_the_same_from_every_zero_stage_and_begins_a_new_trainin
 
 def test_merged_model_and_adapter_answer_alike(trained: Path) -> None:
     for out in ("lora1", "lora3"):
+        prompts = prompts_of(trained / out / "tokens")
         base = AutoModelForCausalLM.from_pretrained(trained / "base", dtype=torch.float32)
         merged = AutoModelForCausalLM.from_pretrained(trained / out / "model", dtype=torch.float32)
-        before = answers(base, trained, out)
-        adapted = answers(PeftModel.from_pretrained(base, trained / out / "adapter").eval(), trained, out)
-        assert answers(merged.eval(), trained, out) == adapted
+        before = greedy(base, prompts)
+        adapted = greedy(PeftModel.from_pretrained(base, trained / out / "adapter").eval(), prompts)
+        assert greedy(merged.eval(), prompts) == adapted
         assert adapted != before
 
 
