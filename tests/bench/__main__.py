@@ -13,9 +13,11 @@ from tests.bench.chain import chain, processors
 from tests.bench.filters import filters
 from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
+from tests.bench.serving import NUM_REQUESTS, serving
+from tests.bench.training import training
 from tests.bench.warm import save, told, warm_runs
 
-NAMES = ("filters", "generation", "chain", "processors", "memory")
+NAMES = ("filters", "generation", "chain", "processors", "memory", "training", "serving")
 
 
 def main() -> None:
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--pages", type=int, nargs=2, default=(100_000, 1_000_000), help="the two sizes between which memory may grow")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
@@ -45,6 +48,17 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         result = driver_memory(tuple(arguments.pages), folder / "memory")
         print(f"driver's memory: {result['bytes_per_page']:.1f} bytes a page", flush=True)
         save(out, "memory", result)
+    if "training" in wanted:
+        (folder / "training").mkdir()
+        result = training(pairs, folder / "training", arguments.precision)
+        print(told(f"training in {arguments.precision}, supervised tokens/s over TRL's", result), flush=True)
+        save(out, f"training_{arguments.precision}", result)
+    if "serving" in wanted:
+        (folder / "serving").mkdir()
+        result = serving(pairs, folder / "serving")
+        for num_tokens in NUM_REQUESTS:
+            print(told(f"serving, requests/s over the bare server's at {num_tokens} new tokens", result[str(num_tokens)]), flush=True)
+        save(out, "serving", result)
     comparisons = {
         "generation": ("generation, tokens/s over the bare loop's", lambda runs, at: generation(runs, rows, pairs, at)),
         "chain": ("chain, tokens/s over two passes with a barrier", lambda runs, at: chain(runs, rows, pairs, at)),

@@ -26,6 +26,12 @@ def write_pages(folder: Path, num_pages: int) -> Path:
     return folder
 
 
+def peak_resident_bytes(pid: int) -> int:
+    """Greatest resident memory of a process so far, in bytes; 0 for one that has ended."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def peak_bytes(num_pages: int, folder: Path) -> int:
     """Greatest resident memory of the driver during a run over so many pages, in bytes."""
     folder.mkdir(parents=True)
@@ -34,8 +40,7 @@ def peak_bytes(num_pages: int, folder: Path) -> int:
         driver = subprocess.Popen(command("run", path, "--out", folder / "run"), cwd=ROOT, stdout=log, stderr=log)
         peak = 0
         while driver.poll() is None:
-            status = Path(f"/proc/{driver.pid}/status").read_text()
-            peak = max([peak, *(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))])
+            peak = max(peak, peak_resident_bytes(driver.pid))
             time.sleep(0.2)
     assert driver.returncode == 0, (folder / "log").read_text()[-4000:]
     return peak
