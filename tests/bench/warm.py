@@ -14,13 +14,15 @@ from unittest import mock
 from rich.console import Console
 
 from xl import folder, runs
-from xl.engines.pool import start_host
 from xl.execute import parallel, ray_session
 from xl.pages.manifest import make_manifest
 from xl.pages.read import list_files
+from xl.pipeline import Engines
 from xl.recipe import load_recipe
-from xl.stage import Stage
+from xl.records import PAGE_SCHEMA
+from xl.stage import Stage, passes
 from xl.summary import shard_names
+from xl.worker import FromManifest
 
 
 @dataclass
@@ -43,8 +45,8 @@ def barrier(stages: list[Stage]) -> list[tuple[Stage, ...]]:
 class WarmRuns:
     """Runs that share a Ray session and its engines."""
 
-    def __init__(self, host: Any) -> None:
-        self._host = host
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
 
     def stages(self, path: Path, out: Path, measured: tuple[str, ...], fused: bool = True) -> Measured:
         """Run a recipe; time and output tokens of the stages `measured`. Reading, parsing and committing rows are counted."""
@@ -53,11 +55,12 @@ class WarmRuns:
         stages = runs.method_stages(recipe, models)
         stages = stages[: 1 + max(number for number, stage in enumerate(stages) if stage.name in measured)]
         run = folder.claim(out)
-        job = runs.Job(recipe, run, runs.Options(), Console(quiet=True), models, stages, host=self._host)
+        job = runs.Job(recipe, run, runs.Options(), Console(quiet=True), models, stages)
+        job.engines = self._engines
         runs._note(job)
         manifest = make_manifest(run.manifest, list_files(recipe.pages), recipe.pages, recipe.languages, None, parallel)
-        with mock.patch("xl.runs.passes", runs.passes if fused else barrier):
-            runs._run_stages(job, manifest)
+        with mock.patch("xl.pipeline.passes", passes if fused else barrier):
+            job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)
         names = shard_names(run)
         tokens = sum(output for stage in measured for _, output in run.store(stage).usage(names).values())
         return Measured(sum(run.stage_info(stage).get("seconds", 0.0) for stage in measured), tokens)
@@ -65,16 +68,14 @@ class WarmRuns:
 
 @contextlib.contextmanager
 def warm_runs() -> Iterator[WarmRuns]:
-    """A Ray of our own and an engine host.
+    """A Ray of our own and its engines.
 
     Ray runs its workers, and with them the engine, at a low priority; what they are compared with runs at the usual one.
     """
-    import ray
-
     with mock.patch.dict(os.environ, RAY_worker_niceness="0"), ray_session():
-        host = start_host()
-        yield WarmRuns(host)
-        ray.get(host.close.remote())
+        engines = Engines(Console(quiet=True))
+        yield WarmRuns(engines)
+        engines.close()
 
 
 def summary(ratios: list[float]) -> dict[str, Any]:
