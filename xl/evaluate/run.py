@@ -78,15 +78,16 @@ def run_evaluation(
     if evaluation.settings.judge:
         _examine(evaluation, RunFolder(run.root / "examination"), engines, console)
     pipeline = Pipeline(run, stages, evaluation.roles, evaluation.seed, SOURCE, engines, console, retry_failed)
-    _take(pipeline, _with_scored(loaded.rows, evaluation), ROW_SCHEMA)
+    _take(pipeline, _prepared(loaded.rows, evaluation), ROW_SCHEMA)
 
 
-def _with_scored(rows: list[Row], evaluation: Evaluation) -> list[Row]:
-    """The rows with a column that says whose answers are scored for `fit`: prompts that a seeded hash puts first."""
-    most = evaluation.settings.num_fit_prompts
+def _prepared(rows: list[Row], evaluation: Evaluation) -> list[Row]:
+    """The rows with the style behind their requests, and with a column that says whose answers are scored for `fit`: those to prompts
+    that a seeded hash puts first."""
+    settings = evaluation.settings
     prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: row_seed(evaluation.seed, prompt, "fit"))
-    scored = set(prompts[:most])
-    return [{**row, "scored": row["prompt"] in scored} for row in rows]
+    scored = set(prompts[: settings.num_fit_prompts])
+    return [{**row, "request": " ".join(filter(None, (row["request"], settings.style))), "scored": row["prompt"] in scored} for row in rows]
 
 
 def evaluation_stages(evaluation: Evaluation) -> list[Stage]:
