@@ -274,9 +274,16 @@ def training(run: RunFolder, recipe: Recipe) -> Training | None:
     if recipe.train is None or tokens is None:
         return None
     steps = read_metrics(run.training / "metrics.jsonl")
-    settings = {name: str(value) for name, value in semantic(recipe.train).items() if name != "lora" or recipe.train.tune == "lora"}
+    unused = () if recipe.train.tune == "lora" else ("lora",)
+    settings = {name: _setting(value) for name, value in semantic(recipe.train).items() if value and name not in unused}
     num_supervised = sum(step.num_supervised_tokens for step in steps)
     return Training(recipe.model_for("base").model, recipe.train.tune, tokens.num_documents, num_supervised, settings, steps)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_setting(entry)}" for name, entry in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def evaluation(run: RunFolder, recipe: Recipe) -> Evaluation | None:
