@@ -275,7 +275,8 @@ def training(run: RunFolder, recipe: Recipe) -> Training | None:
         return None
     steps = read_metrics(run.training / "metrics.jsonl")
     unused = () if recipe.train.tune == "lora" else ("lora",)
-    settings = {name: _setting(value) for name, value in semantic(recipe.train).items() if value and name not in unused}
+    chosen = {name: value for name, value in semantic(recipe.train).items() if name not in unused}
+    settings = {name: _setting(value) for name, value in chosen.items() if not (value is None or value is False or value == {})}
     num_supervised = sum(step.num_supervised_tokens for step in steps)
     return Training(recipe.model_for("base").model, recipe.train.tune, tokens.num_documents, num_supervised, settings, steps)
 
