@@ -254,7 +254,9 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
     # With blocks of one row a parcel goes to a worker as soon as it is read, and its acknowledgement comes back as soon as it is done.
     ray.data.DataContext.get_current().target_max_block_size = 1
     data = ray.data.from_items(items, override_num_blocks=len(items))
-    data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", num_cpus=0)
+    # Ray Data fuses steps that want the same of Ray, and a fused reader would feed its worker at most four tables at once. So the reader
+    # says something of its own, which is the default: a worker process may read without end.
+    data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", num_cpus=0, max_calls=0)
     data = data.map_batches(RowWorker, fn_constructor_args=(plan,), batch_size=None, batch_format="pyarrow", **_workers(plan))
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
@@ -276,9 +278,12 @@ def _workers(plan: Plan) -> dict[str, Any]:
 
 
 def num_calls(model: Model) -> int:
-    """Tables of rows that a worker walks at once: twice what its engine can batch, so that the engine never waits for rows."""
+    """Tables of rows that a worker walks at once: four times what its engine can batch, so that the engine never waits for rows.
+
+    A table makes room for the next when its longest answer is there; until then most of its rows are done.
+    """
     wide = model.concurrency if model.engine == "openai" else model.max_num_seqs
-    return max(2, -(-2 * wide // ENGINE_PARCEL_ROWS))
+    return max(2, -(-4 * wide // ENGINE_PARCEL_ROWS))
 
 
 def max_rows_redone(model: Model) -> int:
