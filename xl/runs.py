@@ -185,8 +185,10 @@ def _execute(job: Job) -> None:
         _check_disk(job, manifest)
         job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)
         names = [shard.name for shard in manifest.shards]
-        write_dataset(job.run, job.recipe, names)
+        num_pairs = write_dataset(job.run, job.recipe, names)
         if job.recipe.train:
+            if not num_pairs:
+                raise UserError(f"there is nothing to train on: no pair was accepted; `xl status {job.run.root}` says why")
             _train(job)
         if job.recipe.evaluate:
             _evaluate(job)
@@ -197,9 +199,9 @@ def _execute(job: Job) -> None:
     job.run.write_info({**job.run.info, "finished": state, "shards": names})
 
 
-def write_dataset(run: RunFolder, recipe: Recipe, shards: list[str]) -> None:
-    """Write the dataset and its card from the stages' shards."""
-    dataset.export(run.store(run.info["stages"][-1]), shards, recipe, run.dataset, summary.card(run, recipe, shards))
+def write_dataset(run: RunFolder, recipe: Recipe, shards: list[str]) -> int:
+    """Write the dataset and its card from the stages' shards; returns the number of pairs."""
+    return dataset.export(run.store(run.info["stages"][-1]), shards, recipe, run.dataset, summary.card(run, recipe, shards))
 
 
 def _check_disk(job: Job, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""The whole loop on real engines: pages, pairs, a tuned model, its answers, a judge that must be examined first, and the report."""
+"""The whole loop on real engines: pages, pairs, a tuned model, its answers and the report."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,14 @@ from tests.support import ROOT, ledger, recipe, succeeded, xl
 
 pytestmark = pytest.mark.engine
 
-SMOLLM = {"model": "packaged/smollm2-135m-instruct", "max_model_len": 2048, "max_num_seqs": 32, "cpus": 0}
+# As a chat model it is too small to write an instruction for a page; after three examples it does.
+SMOLLM = {"model": "packaged/smollm2-135m-instruct", "chat": False, "max_model_len": 2048, "max_num_seqs": 32, "cpus": 0}
 
 
 def write(folder: Path, max_steps: int) -> Path:
-    """Eight pages in two languages, two optimizer steps, three prompts in three languages."""
+    """Ten pages in two languages, two optimizer steps, three prompts in three languages."""
     pages = folder / "pages.jsonl"
-    lines = [json.dumps({**json.loads(line), "lang": lang}) for lang in ("de", "sw") for line in sample(lang)[:8]]
+    lines = [json.dumps({**json.loads(line), "lang": lang}) for lang in ("de", "sw") for line in sample(lang)[:5]]
     pages.write_text("\n".join(lines), "utf-8")
     prompts = folder / "prompts.jsonl"
     prompts.write_text("\n".join((ROOT / "jobs/samples/prompts.jsonl").read_text("utf-8").splitlines()[:3]), "utf-8")
@@ -23,12 +24,12 @@ def write(folder: Path, max_steps: int) -> Path:
         folder / "recipe.yaml",
         {"from": str(pages), "lang": "lang"},
         languages=["de", "sw"],
-        models={"writer": SMOLLM, "base": SMOLLM, "judge": SMOLLM},
+        models={"writer": SMOLLM, "base": SMOLLM},
         rating={"rater": "prompted", "min_rating": 0},
         train={"tune": "lora", "max_steps": max_steps, "global_batch": 2, "max_length": 64, "cpus_per_worker": 2},
         evaluate={
             **{"prompts": {"from": str(prompts)}, "languages": ["de", "sw", "es"], "arms": ["base", "tuned"], "max_tokens": 16},
-            **{"num_others": 2, "fit_tokens": 16, "judge": {"kind": "ab", "rubric": True}},
+            **{"num_others": 2, "fit_tokens": 16},
         },
     )
 
@@ -41,11 +42,9 @@ def test_from_pages_to_a_verdict(tmp_path: Path) -> None:
     path, run = write(tmp_path, 2), tmp_path / "run"
     printed = succeeded(xl("run", path, "--out", run, timeout=900))
     assert "Spanish (not trained)" in printed
-    assert "win rate of tuned against base" in printed
-    assert "withheld" in printed, "a judge of 135M parameters fails its examination"
     assert (run / "training" / "model" / "config.json").exists()
     rows = ledger(run / "evaluation")
-    for stage in ("prompts", "answers_base", "answers_tuned", "fit", "judged", "rubric", "verdicts"):
+    for stage in ("prompts", "answers_base", "answers_tuned", "fit", "verdicts"):
         assert {lang: entry["in"] for lang, entry in rows[stage].items()} == {"de": 3, "es": 3, "sw": 3}, stage
     report = (run / "report.html").read_text("utf-8")
     assert "The model" in report
