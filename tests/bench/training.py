@@ -102,6 +102,7 @@ def write_pairs(path: Path) -> None:
                 "id": f"{lang}-{number}",
                 "instruction": instruction,
                 "response": page["text"][:OPENING_CHARACTERS],
+                "lang": lang,
                 "language": language,
                 "source": "samples",
             }
