@@ -89,3 +89,14 @@ def test_a_killed_evaluation_goes_on_and_answers_every_prompt_once(tmp_path: Pat
     for stage in STAGES:
         assert len(found[stage]) == 2 * NUM_PROMPTS, stage
         assert set(found[stage].values()) == {1}, stage
+
+
+def test_a_judge_that_guesses_fails_its_examination_and_gives_no_win_rate(tmp_path: Path, join: list[str]) -> None:
+    path = write(tmp_path, num_others=0, judge={"kind": "ab"})
+    recipe = yaml.safe_load(path.read_text("utf-8"))
+    path.write_text(yaml.safe_dump({**recipe, "models": {**recipe["models"], "judge": {**SCRIPTED, "model": "coin"}}}), "utf-8")
+    done = evaluate(path, tmp_path / "out", *join)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "win rate of tuned against base, judge coin: withheld: " in done.stdout
+    assert "seen through" in done.stdout
+    assert ledger(tmp_path / "out")["judged"]["de"]["kept"] == NUM_PROMPTS
