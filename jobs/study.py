@@ -64,7 +64,7 @@ def _trial(opened, recipe, folder: Path, shuffled: bool, seed: int, engines) -> 
     base = recipe.model_for("base")
     settings = recipe.train.model_copy(update={"shuffled_responses": shuffled, "seed": seed})
     if not (folder / "training" / "model").exists():
-        engines.make_room({"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers * settings.gpus_per_worker})
+        engines.make_room_for(settings)
     train(opened.dataset, find_model(base), folder / "training", settings, console=console)
     asked = recipe.evaluate.model_copy(update={"arms": ("tuned",), "judge": None})
     roles = {"base": (base, find_model(base)), "tuned": tuned_role(base, folder / "training")}

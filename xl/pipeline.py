@@ -21,6 +21,7 @@ from xl.progress import StageProgress, left
 from xl.recipe import Model
 from xl.stage import RowStage, Stage, WholeStage, fingerprints, passes, schema_after
 from xl.store import InputShard, Ledger, PassStores, StageStore
+from xl.train.settings import Train
 
 Role = tuple[Model, ResolvedModel]
 """A model of the recipe, and where its weights are."""
@@ -75,6 +76,10 @@ class Engines:
         free = ray.available_resources()
         if any(free.get(resource, 0.0) < amount for resource, amount in needs.items()):
             ray.get(self.host.close.remote())
+
+    def make_room_for(self, training: Train) -> None:
+        """End the engines if a training needs what they hold."""
+        self.make_room({"CPU": training.workers * training.cpus_per_worker, "GPU": training.workers * training.gpus_per_worker})
 
     def close(self) -> None:
         """End all engines."""

@@ -79,6 +79,12 @@ def row_seed(run_seed: int, row: str, ask: str, sample: int = 0) -> int:
     return int(_digest(str(run_seed), row, ask, str(sample))[:8], 16) >> 1
 
 
+def seeded_rank(seed: int, *parts: str) -> int:
+    """Place in a seeded order (64 bits) of whatever the parts name, independent of what else is there."""
+    text = "\0".join((str(seed), *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
 def row_digest(row: Mapping[str, Any]) -> str:
     """Digest of a row's content, without the bookkeeping columns."""
     content = {k: v for k, v in row.items() if k not in FATE_SCHEMA.names and not k.startswith("_")}

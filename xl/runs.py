@@ -234,7 +234,7 @@ def _train(job: Job) -> None:
     before = read_json(job.run.training / "train.json")
     now = plain({"model": base.digest, "dataset": dataset_digest(job.run.dataset), "train": semantic(settings)})
     if before != now or not (job.run.training / "model").exists():
-        job.engines.make_room({"CPU": settings.workers * settings.cpus_per_worker, "GPU": settings.workers * settings.gpus_per_worker})
+        job.engines.make_room_for(settings)
     result = train(job.run.dataset, base, job.run.training, settings, fresh=before is not None and before != now, console=job.console)
     last = result.metrics[-1]
     job.console.print(f"model: {last.step:,} steps, loss {result.metrics[0].loss:.3f} → {last.loss:.3f}", highlight=False)

@@ -1,7 +1,6 @@
 """What the arms of an evaluation are asked, and how their answers are looked at."""
 
 import asyncio
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,8 @@ from xl.evaluate.identify import identifier
 from xl.evaluate.language import Verdict, answer_language
 from xl.evaluate.settings import Arm, Evaluate
 from xl.pages.repetition import is_repetitive
-from xl.pairs.rate import scoring_prefix
-from xl.records import Row, row_seed
+from xl.pairs.rate import logprobs_after
+from xl.records import Row, row_seed, seeded_rank
 from xl.train.prompts import STOPS, completion_prompt, request
 
 Examples = Mapping[str, Sequence[tuple[str, str]]]
@@ -55,7 +54,7 @@ def draw_examples(pairs: Iterable[Row], settings: Evaluate, seed: int) -> dict[s
     for pair in pairs:
         rows = by_language.setdefault(pair["lang"], [])
         rows.append({name: pair[name] for name in ("id", "instruction", "response", "language")})
-        rows.sort(key=lambda row: hashlib.blake2b(f"{seed}\0{row['id']}".encode(), digest_size=8).digest())
+        rows.sort(key=lambda row: seeded_rank(seed, row["id"]))
         del rows[settings.num_examples :]
     return {lang: [_example(row, settings) for row in rows] for lang, rows in sorted(by_language.items())}
 
@@ -86,18 +85,11 @@ def fit(settings: Evaluate) -> AsyncStep:
     return step
 
 
-_CHARS_PER_TOKEN = 16
-
-
 async def _fits(row: Row, text: str, context: Context, settings: Evaluate) -> bool:
-    assert context.engine is not None, "fit needs an engine"
     if not any(map(str.isalpha, text)):
         return False
-    engine, quoted = context.engine, quote(text[: settings.fit_tokens * _CHARS_PER_TOKEN])
-    prefixes = [scoring_prefix(instruction, row["language"]) for instruction in (row["instruction"], *row["contrasts"])]
-    scores = await asyncio.gather(*(engine.score(prefix, quoted, settings.fit_tokens) for prefix in prefixes))
-    context.count("fit", sum(score.prompt_tokens for score in scores), 0)
-    own, *others = (score.mean for score in scores)
+    instructions = (row["instruction"], *row["contrasts"])
+    own, *others = await logprobs_after(instructions, row["language"], text, settings.fit_tokens, context, "fit")
     return own > max(others)
 
 

@@ -42,6 +42,8 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
     rows = finished_rows(run, info["stages"][-1])
     trained = set(trained)
     arms = [_arm(rows, arm, settings, seed) for arm in settings.arms]
+    examined = exam.examine(finished_rows(RunFolder(run.root / "examination"), "examined"), seed) if settings.judge else None
+    judge = info["models"]["judge"]["name"] if settings.judge else ""
     return Evaluation(
         prompts=Path(settings.prompts.from_).name,
         num_prompts=len({row["prompt"] for row in rows}),
@@ -49,8 +51,8 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
         arms=arms,
         ceiling=_ceiling(rows, human_texts, settings),
         comparisons=[_compare(rows, before, "tuned") for before in settings.arms if "tuned" in settings.arms and before != "tuned"],
-        judged=_judged(run, rows, settings, seed),
-        examination=_examination(run, seed) if settings.judge else None,
+        judged=_judged(rows, settings, judge, examined, seed) if examined else [],
+        examination=_examination(judge, examined) if examined else None,
         rubric=_rubric(rows, settings, seed) if settings.judge and settings.judge.rubric else {},
         examples=_side_by_side(rows, settings, seed),
         sentence=_sentence(rows, arms, settings, seed),
@@ -90,18 +92,14 @@ def _ceiling(rows: list[Row], human_texts: Mapping[str, list[str]], settings: Ev
     return ceiling
 
 
-def _judged(run: RunFolder, rows: list[Row], settings: Evaluate, seed: int) -> list[Judged]:
+def _judged(rows: list[Row], settings: Evaluate, judge: str, examined: exam.Examined, seed: int) -> list[Judged]:
     """Win rates; a judge that has failed its examination gives none."""
-    if settings.judge is None:
-        return []
-    examined = exam.examine(finished_rows(RunFolder(run.root / "examination"), "examined"), seed)
-    judge = run.info["models"]["judge"]["name"]
     result = []
     for arm in settings.arms:
         if arm == settings.reference:
             continue
         pairs = pair_up(verdicts_of(rows, arm, settings.reference))
-        rates = win_rate(pairs, seed, None if examined.passed else examined.why)
+        rates = win_rate(pairs, seed, examined.why)
         judged = [(pair, sum(scores) / len(scores)) for pair in pairs if (scores := pair.valid_scores)]
         controlled = _length_controlled(judged, seed) if rates.rate else None
         result.append(Judged(arm, settings.reference, judge, rates, controlled))
@@ -114,10 +112,9 @@ def _length_controlled(judged: list[tuple[Pair, float]], seed: int) -> Estimate 
     return length_controlled_estimate([score for _, score in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
 
 
-def _examination(run: RunFolder, seed: int) -> Examination:
-    examined = exam.examine(finished_rows(RunFolder(run.root / "examination"), "examined"), seed)
+def _examination(judge: str, examined: exam.Examined) -> Examination:
     errors = [(e.error, e.num_seen_through, e.num_pairs, *e.interval) for e in examined.errors]
-    return Examination(run.info["models"]["judge"]["name"], examined.passed, errors)
+    return Examination(judge, examined.passed, errors)
 
 
 def _rubric(rows: list[Row], settings: Evaluate, seed: int) -> dict[str, dict[str, Estimate]]:

@@ -1,13 +1,12 @@
 """Other pages' instructions, against which a pair's own instruction is measured."""
 
-import hashlib
 import heapq
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from xl.records import Row
+from xl.records import Row, seeded_rank
 from xl.stage import WholeStage
 
 POOL_SIZE = 256
@@ -27,19 +26,15 @@ def draw_contrasts(num_contrasts: int, seed: int) -> WholeStage:
         for table in tables:
             for row in table.to_pylist():
                 heap = smallest.setdefault(row["lang"], [])
-                entry = (-_rank(seed, "pool", row["id"]), row["id"], row["instruction"])
+                entry = (-seeded_rank(seed, "pool", row["id"]), row["id"], row["instruction"])
                 (heapq.heappush if len(heap) < POOL_SIZE else heapq.heappushpop)(heap, entry)
         return {lang: sorted((page, instruction) for _, page, instruction in heap) for lang, heap in smallest.items()}
 
     def decide(pools: _Pool, row: Row) -> Mapping[str, Any]:
         others = [(page, text) for page, text in pools[row["lang"]] if page != row["id"] and text != row["instruction"]]
-        others.sort(key=lambda other: _rank(seed, row["id"], other[0]))
+        others.sort(key=lambda other: seeded_rank(seed, row["id"], other[0]))
         return {"contrasts": list(dict.fromkeys(text for _, text in others))[:num_contrasts]}
 
     adds = pa.schema([("contrasts", pa.list_(pa.string()))])
     settings = {"num_contrasts": num_contrasts, "pool_size": POOL_SIZE, "seed": seed}
     return WholeStage("contrasts", ("id", "lang", "instruction"), pool, decide, adds, settings)
-
-
-def _rank(seed: int, row: str, other: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{row}\0{other}".encode(), digest_size=8).digest())

@@ -1,6 +1,5 @@
 """Choose the dataset from the accepted pairs: no instruction twice, no topic too often, and no more than was asked for."""
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from xl.ask import Drop
-from xl.records import Row
+from xl.records import Row, seeded_rank
 from xl.stage import WholeStage
 
 MIN_TOPIC_PAIRS = 3
@@ -28,7 +27,7 @@ def choose_pairs(per_language: int | None, max_topic_ratio: float, seed: int) ->
                 by_language.setdefault(row["lang"], []).append((row["id"], row["instruction"].casefold(), row["topic"]))
         dropped: dict[str, str] = {}
         for pairs in by_language.values():
-            pairs.sort(key=lambda pair: hashlib.blake2b(f"{seed}\0{pair[0]}".encode(), digest_size=8).digest())
+            pairs.sort(key=lambda pair: seeded_rank(seed, pair[0]))
             most = max(MIN_TOPIC_PAIRS, math.floor(max_topic_ratio * len(pairs)))
             dropped |= _surplus(pairs, most, per_language)
         return dropped

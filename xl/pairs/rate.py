@@ -7,7 +7,7 @@ instructions of other pages in the same language.
 import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Literal
 
@@ -98,6 +98,19 @@ def scoring_prefix(instruction: str, language: str) -> str:
     return f"{quote(one_line(instruction))}\n\nAnswer in {language}:\n"
 
 
+async def logprobs_after(instructions: Iterable[str], language: str, text: str, num_tokens: int, context: Context, ask: str) -> list[float]:
+    """Mean log-probability, in nats per token, of a text's first `num_tokens` tokens after each of the instructions.
+
+    The tokens read are counted under the name `ask`.
+    """
+    assert context.engine is not None, f"{ask} needs an engine"
+    engine, quoted = context.engine, quote(text[: num_tokens * _CHARS_PER_TOKEN])
+    prefixes = [scoring_prefix(instruction, language) for instruction in instructions]
+    scores = await asyncio.gather(*(engine.score(prefix, quoted, num_tokens) for prefix in prefixes))
+    context.count(ask, sum(score.prompt_tokens for score in scores), 0)
+    return [score.mean for score in scores]
+
+
 def likelihood_margin(settings: Rating) -> AsyncStep:
     """Measure how much likelier the page's text is after its own instruction than after those in the row's `contrasts`.
 
@@ -110,17 +123,14 @@ def likelihood_margin(settings: Rating) -> AsyncStep:
     """
 
     async def step(row: Row, context: Context) -> Columns | Drop | None:
-        assert context.engine is not None, "likelihood_margin needs an engine"
-        engine, own = context.engine, row["instruction"]
+        own = row["instruction"]
         others = dict.fromkeys(other for other in row["contrasts"] if _same(other) != _same(own))
         contrasts = list(others)[: settings.num_contrasts]
         if not contrasts:
             return Drop("no_contrasts")
-        text = quote(row["text"][: settings.num_tokens * _CHARS_PER_TOKEN])
-        prefixes = [scoring_prefix(instruction, row["language"]) for instruction in (own, *contrasts)]
-        scores = await asyncio.gather(*(engine.score(prefix, text, settings.num_tokens) for prefix in prefixes))
-        context.count("likelihood_margin", sum(score.prompt_tokens for score in scores), 0)
-        own_logprob, *rivals = (score.mean for score in scores)
+        own_logprob, *rivals = await logprobs_after(
+            (own, *contrasts), row["language"], row["text"], settings.num_tokens, context, "likelihood_margin"
+        )
         return {
             "margin": own_logprob - sum(rivals) / len(rivals),
             "rank": 1 + sum(rival > own_logprob for rival in rivals),

@@ -1,11 +1,10 @@
 """Which rows of a dataset a training learns from."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from xl.errors import UserError
-from xl.records import Row
+from xl.records import Row, seeded_rank
 from xl.train.settings import Train
 
 
@@ -39,6 +38,6 @@ def _shuffled(rows: Iterable[Row], seed: int) -> Iterator[Row]:
     for row in rows:
         by_language[row["language"]].append(row)
     for every in by_language.values():
-        every.sort(key=lambda row: hashlib.blake2b(f"{seed}\0{row['id']}".encode(), digest_size=8).digest())
+        every.sort(key=lambda row: seeded_rank(seed, row["id"]))
         for row, other in zip(every, [*every[1:], every[0]], strict=True):
             yield {**row, "response": other["response"]}
