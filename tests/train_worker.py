@@ -19,14 +19,16 @@ from xl.train import loop
 from xl.train.job import Job
 from xl.train.metrics import StepMetrics
 from xl.train.settings import Train
-from xl.train.trainer import train
+from xl.train.trainer import choose_device, train
 
 _step, _export = loop._step, loop.export
 
 
 def main(folder: Path, trainings: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
-    loop.join_workers(Train())
+    first = Train(**trainings[0]["settings"])
+    choose_device(first)
+    loop.join_workers(first)
     for training in trainings:
         loop._step = _killing(*training["kill"]) if "kill" in training else _step
         loop.export = _answering if training["answers"] else _export

@@ -14,7 +14,7 @@ from tests.bench.filters import filters
 from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
 from tests.bench.serving import NUM_REQUESTS, serving
-from tests.bench.training import training
+from tests.bench.training import Setting, training
 from tests.bench.warm import save, told, warm_runs
 
 NAMES = ("filters", "generation", "chain", "processors", "memory", "training", "serving")
@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--pages", type=int, nargs=2, default=(100_000, 1_000_000), help="the two sizes between which memory may grow")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the training; cuda is one GPU")
+    parser.add_argument("--model", default="packaged/gemma-3-270m", help="of the training: hub id, local folder, or packaged/NAME")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
@@ -50,9 +52,10 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         save(out, "memory", result)
     if "training" in wanted:
         (folder / "training").mkdir()
-        result = training(pairs, folder / "training", arguments.precision)
-        print(told(f"training in {arguments.precision}, supervised tokens/s over TRL's", result), flush=True)
-        save(out, f"training_{arguments.precision}", result)
+        setting = Setting(arguments.model, arguments.device, arguments.precision)
+        result = training(pairs, folder / "training", setting)
+        print(told(f"training in {setting.precision} on {setting.device}, supervised tokens/s over TRL's", result), flush=True)
+        save(out, f"training_{setting.precision}_{setting.device}", result)
     if "serving" in wanted:
         (folder / "serving").mkdir()
         result = serving(pairs, folder / "serving")

@@ -51,6 +51,8 @@ def fit(job: Job) -> None:
         UserError: the architecture cannot be trained, or the checkpoint cannot be continued with these settings.
     """
     torch.set_num_threads(job.settings.cpus_per_worker)
+    if job.settings.gpus_per_worker:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # else workers of one node would all speak through its first GPU
     with _only_writer(job):
         worker, done = _start(job)
         log = MetricsLog(job.out, done, job.settings.log_to) if worker.rank == 0 else None
