@@ -46,9 +46,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     prepare(found)
     (root / "base").symlink_to(found.path)
     (root / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in sample_pairs()), "utf-8")
-    shared: dict[str, Any] = {"answers": True, "max_steps": 4, "max_length": 256, "save_every": 100, "cpus_per_worker": os.cpu_count()}
-    full = training("full", learning_rate=1e-4, **shared)
-    lora = training("lora", base="full/model", tune="lora", lora={"rank": 8}, learning_rate=1e-3, **shared)
+    shared: dict[str, Any] = {"answers": True, "max_steps": 2, "max_length": 256, "save_every": 100, "cpus_per_worker": os.cpu_count()}
+    full = training("full", learning_rate=2e-4, **shared)
+    lora = training("lora", base="full/model", tune="lora", lora={"rank": 8}, learning_rate=2e-3, **shared)
     run_trainings(root, full, lora)
     yield root
     shutil.rmtree(root)  # checkpoints of some GiB, which pytest would keep

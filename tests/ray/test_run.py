@@ -185,7 +185,7 @@ def test_random_kills_lose_and_double_no_row(tmp_path: Path) -> None:
 
 
 def test_a_run_continues_on_two_cpus(tmp_path: Path) -> None:
-    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 200))
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 64))
     data = yaml.safe_load(path.read_text())
     data["models"]["writer"] |= {"delay_seconds": 0.5, "max_num_seqs": 8}
     path.write_text(yaml.safe_dump(data))

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xl.errors import UserError
-from xl.evaluate.length_control import length_controlled_rate
+from xl.evaluate.intervals import Estimate
+from xl.evaluate.length_control import length_controlled_estimate, length_controlled_rate
 from xl.evaluate.winrate import TIE, Pair, Rate, WinRate, win_rate
 
 _COLUMNS = ("instruction", "output_1", "output_2", "preference")
@@ -32,6 +33,9 @@ _LABELS = (
     ("win_rate_high", "95 % interval to, %", 2),
     ("discrete_win_rate", "discrete win rate, %", 2),
     ("length_controlled_winrate", "length-controlled win rate, %", 2),
+    ("lc_standard_error", "standard error, points", 2),
+    ("lc_win_rate_low", "95 % interval from, %", 2),
+    ("lc_win_rate_high", "95 % interval to, %", 2),
     ("n_wins", "wins", 0),
     ("n_wins_base", "losses", 0),
     ("n_draws", "draws", 0),
@@ -54,6 +58,8 @@ class ScoredFile:
     result: WinRate
     length_controlled: float | None
     """In [0, 1]; None where the win rate is withheld or length cannot be told from the model."""
+    length_controlled_estimate: Estimate | None
+    """The same with its interval; None also where some draw of prompts has wins or losses only."""
 
 
 def score_winrate(path: Path, seed: int) -> ScoredFile:
@@ -67,9 +73,13 @@ def score_winrate(path: Path, seed: int) -> ScoredFile:
     reference, model, annotator = (_only_name(rows, column, path) for column in _NAMES)
     pairs = [_pair(row) for row in rows]
     result = win_rate(pairs, seed)
-    judged = [(scores[0], pair.model_num_chars, pair.reference_num_chars) for pair in pairs if (scores := pair.valid_scores)]
-    controlled = length_controlled_rate(*zip(*judged, strict=True)) if result.rate else None
-    return ScoredFile(reference, model, annotator, result, controlled)
+    controlled, estimate = None, None
+    if result.rate:
+        judged = [(scores[0], pair.model_num_chars, pair.reference_num_chars) for pair in pairs if (scores := pair.valid_scores)]
+        preferences, ours, theirs = zip(*judged, strict=True)
+        controlled = length_controlled_rate(preferences, ours, theirs)
+        estimate = length_controlled_estimate(preferences, ours, theirs, [pair.prompt for pair in pairs if pair.valid_scores], seed)
+    return ScoredFile(reference, model, annotator, result, controlled, estimate)
 
 
 def figures(scored: ScoredFile) -> dict[str, Any]:
@@ -81,6 +91,7 @@ def figures(scored: ScoredFile) -> dict[str, Any]:
         "annotator": scored.annotator,
         **_rate_figures(result.rate),
         "length_controlled_winrate": None if scored.length_controlled is None else 100 * scored.length_controlled,
+        **_length_controlled_figures(scored.length_controlled_estimate),
         "n_total": result.num_pairs - result.num_invalid_pairs,
         "n_invalid": result.num_invalid_pairs,
         "avg_length": int(result.model_mean_chars),
@@ -88,6 +99,13 @@ def figures(scored: ScoredFile) -> dict[str, Any]:
         "length_ratio": result.length_ratio,
         "withheld": result.withheld,
     }
+
+
+def _length_controlled_figures(estimate: Estimate | None) -> dict[str, float | None]:
+    names = ("lc_standard_error", "lc_win_rate_low", "lc_win_rate_high")
+    if estimate is None:
+        return dict.fromkeys(names)
+    return dict(zip(names, (100 * estimate.standard_error, 100 * estimate.low, 100 * estimate.high), strict=True))
 
 
 def _rate_figures(rate: Rate | None) -> dict[str, float | None]:

@@ -46,6 +46,7 @@ def test_the_published_figures_come_out_of_the_published_annotations(score, mode
     for key in ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws", "n_total", "avg_length"):
         assert found[key] == pytest.approx(float(published[model][key]), abs=1e-6), key
     assert found["win_rate_low"] < found["win_rate"] < found["win_rate_high"]
+    assert found["lc_win_rate_low"] < found["length_controlled_winrate"] < found["lc_win_rate_high"]
     # The model writes half as much as the reference: both rates say that its win rate suffers from it.
     assert min(found["length_controlled_winrate"], float(published[model]["length_controlled_winrate"])) > found["win_rate"]
     _, table, _ = score(DATA / f"annotations.{model}.parquet", "--published", DATA / "expected.json")
