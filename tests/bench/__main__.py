@@ -7,7 +7,9 @@ Prints ratios with their spread, never bare seconds: machines differ and are sha
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.bench.chain import chain, processors
 from tests.bench.filters import filters
@@ -15,7 +17,7 @@ from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
 from tests.bench.serving import NUM_REQUESTS, serving
 from tests.bench.training import Setting, training
-from tests.bench.warm import save, told, warm_runs
+from tests.bench.warm import WarmRuns, save, told, warm_runs
 
 NAMES = ("filters", "generation", "chain", "processors", "memory", "training", "serving")
 
@@ -62,7 +64,7 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         for num_tokens in NUM_REQUESTS:
             print(told(f"serving, requests/s over the bare server's at {num_tokens} new tokens", result[str(num_tokens)]), flush=True)
         save(out, "serving", result)
-    comparisons = {
+    comparisons: dict[str, tuple[str, Callable[[WarmRuns, Path], dict[str, Any]]]] = {
         "generation": ("generation, tokens/s over the bare loop's", lambda runs, at: generation(runs, rows, pairs, at)),
         "chain": ("chain, tokens/s over two passes with a barrier", lambda runs, at: chain(runs, rows, pairs, at)),
         "processors": ("chain, tokens/s over two Ray Data LLM processors", lambda runs, at: processors(runs, rows, at)),

@@ -75,7 +75,7 @@ def _processor(ask: Any) -> Any:
     from xl.recipe import Model
     from xl.records import row_seed
 
-    model = Model(**WRITER)  # type: ignore[arg-type]
+    model = Model.model_validate(WRITER)
     path = resolve(model.model).path
     arguments = {key: value for key, value in engine_arguments(model, path).items() if key not in ("model", "disable_log_stats")}
     config = vLLMEngineProcessorConfig(

@@ -19,7 +19,7 @@ class BareLoop:
         from xl.engines.vllm import VLLMEngine
         from xl.recipe import Model
 
-        model = Model(**WRITER)  # type: ignore[arg-type]
+        model = Model.model_validate(WRITER)
         found = resolve(model.model)
         prepare(found)
         # The engine's coroutines live in the loop that they began in.

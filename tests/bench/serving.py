@@ -140,7 +140,7 @@ def our_server(folder: Path) -> Iterator[Server]:
 @contextmanager
 def bare_server(folder: Path) -> Iterator[Server]:
     """vLLM's OpenAI server, which writes no line for each request, as ours does not."""
-    model = ServedModel(**SETTINGS)  # type: ignore[arg-type]
+    model = ServedModel(**SETTINGS)
     found = resolve(model.model)
     prepare(found)
     with socket.socket() as probe:
@@ -200,7 +200,7 @@ def _all_seconds(server: Server) -> float:
 
 
 def _cpu_seconds(processes: list[psutil.Process]) -> float:
-    return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
+    return float(sum(process.cpu_times().user + process.cpu_times().system for process in processes))
 
 
 def _peak_bytes(server: Server) -> tuple[int, int]:

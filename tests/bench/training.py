@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 from tests.bench.memory import peak_resident_bytes
@@ -54,7 +54,7 @@ class Setting:
 
     model: str
     device: str
-    precision: str
+    precision: Literal["bf16", "fp32"]
 
     @property
     def size(self) -> Size:
@@ -155,7 +155,7 @@ def _in_a_process(name: str, folder: Path, out: str, setting: Setting) -> Traine
 
 def ours(model: str, out: Path, setting: Setting) -> Trained:
     """Our loop in this process, without its checkpoint and export."""
-    from xl.train import loop
+    from xl.train import checkpoint, loop
     from xl.train.job import Job
     from xl.train.settings import Train
     from xl.train.trainer import choose_device
@@ -165,7 +165,7 @@ def ours(model: str, out: Path, setting: Setting) -> Trained:
         global_batch=setting.size.global_batch,
         max_length=setting.size.max_length,
         learning_rate=LEARNING_RATE,
-        precision=setting.precision,  # type: ignore[arg-type]
+        precision=setting.precision,
         gpus_per_worker=1 if setting.device == "cuda" else 0,
         cpus_per_worker=os.cpu_count() or 1,
     )
@@ -180,7 +180,7 @@ def ours(model: str, out: Path, setting: Setting) -> Trained:
         return metrics
 
     loop.join_workers(settings)
-    with mock.patch.object(loop, "_step", timed), mock.patch.object(loop.checkpoint, "save"), mock.patch.object(loop, "export"):
+    with mock.patch.object(loop, "_step", timed), mock.patch.object(checkpoint, "save"), mock.patch.object(loop, "export"):
         loop.fit(Job(model, setting.model, out, settings))
     return clock.result(setting.device)
 

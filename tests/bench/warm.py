@@ -19,6 +19,7 @@ from xl.methods import load_recipe, method_stages
 from xl.pages.manifest import make_manifest
 from xl.pages.read import list_files
 from xl.pipeline import Engines
+from xl.recipe import PageRecipe
 from xl.records import PAGE_SCHEMA
 from xl.stage import Stage, passes
 from xl.summary import shard_names
@@ -51,12 +52,12 @@ class WarmRuns:
     def stages(self, path: Path, out: Path, measured: tuple[str, ...], fused: bool = True) -> Measured:
         """Run a recipe; time and output tokens of the stages `measured`. Reading, parsing and committing rows are counted."""
         recipe = load_recipe(path)
-        models, _ = runs.resolve_models(recipe, folder.RunFolder(out))
+        models, trainings = runs.resolve_models(recipe, folder.RunFolder(out))
         stages = method_stages(recipe, models)
         stages = stages[: 1 + max(number for number, stage in enumerate(stages) if stage.name in measured)]
         run = folder.claim(out)
-        job = runs.Job(recipe, run, runs.Options(), Console(quiet=True), models, stages)
-        job.engines = self._engines
+        assert isinstance(recipe, PageRecipe)
+        job = runs.Job(recipe, run, runs.Options(), Console(quiet=True), models, trainings, stages, self._engines)
         runs._note(job)
         manifest = make_manifest(run.manifest, list_files(recipe.pages), recipe.pages, recipe.languages, None, parallel)
         with mock.patch("xl.pipeline.passes", passes if fused else barrier):
