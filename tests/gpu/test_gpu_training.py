@@ -54,7 +54,7 @@ def test_the_tuned_model_answers_on_cpu_as_it_did_on_the_gpu(bench: Bench) -> No
     from xl.train.tokens import open_documents
 
     document = open_documents(bench.root / "zero-1" / "tokens")[0]
-    ids = torch.from_numpy(document.ids)[None].long()
+    ids = torch.tensor(document.ids.tolist())[None]
     logits = [
         AutoModelForCausalLM.from_pretrained(bench.root / out / "model", dtype=torch.float32).eval()(ids).logits
         for out in ("zero-1", "cpu")
