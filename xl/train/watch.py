@@ -35,17 +35,22 @@ def watched(job: Job, console: Console | None) -> Iterator[None]:
 
 
 def _follow(job: Job, progress: StageProgress, ended: threading.Event) -> None:
-    """Report new steps until the training has ended, the steps of an earlier attempt as done before."""
-    shown = len(read_metrics(job.metrics))
+    """Report new steps until the training has ended; those that a checkpoint holds as done before."""
+    from xl.train import checkpoint
+
+    newest, before = checkpoint.newest(job.checkpoints), read_metrics(job.metrics)
+    shown = checkpoint.read_progress(newest).step if newest else 0
     progress.advance(shown)
-    while True:
+    is_last = False
+    while not is_last:
         is_last = ended.wait(_INTERVAL_SECONDS)
         steps = read_metrics(job.metrics)
+        if steps == before:  # the workers have not come to the first step yet
+            continue
+        before = []
         num_new = len(steps) - shown  # below 0 when a worker that was started again takes back what no checkpoint holds
         if num_new:
             tokens = sum(step.num_tokens for step in steps[shown:])
             progress.note(f"loss {steps[-1].loss:.3f}" if steps else "")
             progress.advance(num_new, num_steps=num_new, output_tokens=tokens)
         shown = len(steps)
-        if is_last:
-            return
