@@ -35,16 +35,21 @@ QUIET = {
 }
 """No usage report of Ray, vLLM or the hub client leaves the machine, and logs stay short. The user's own settings win."""
 
+OBJECTS = {"RAY_max_direct_call_object_size": "8192"}
+"""Ray keeps what a task returns in the driver's own memory if it has fewer bytes; by default 100 kB, which is most parcels. Parcels that
+wait for a worker are to wait in the object store, so that the driver does not grow with the input."""
+
 MAX_ROUNDS = 3
 """How often a pass is tried again for shards that lost rows to dying workers before it gives up."""
 
 CPU_PARCEL_ROWS = 256
 ENGINE_PARCEL_ROWS = 16
 
-MAX_PARCELS = 10_000
+MAX_PARCELS = 2_000
 PARCELS_PER_ENGINE = 200
-"""Parcels in one execution of Ray Data, which keeps about 2 KB of statistics a parcel in the driver until it ends: a pass over more rows
-is cut into several executions. Engines run dry for a moment between two, so the more engines there are, the longer an execution."""
+"""Parcels in one execution of Ray Data. Its reader may run ahead to the end, and the driver keeps about 20 KB for each parcel that waits: a
+pass over more rows is cut into several executions. Engines run dry for a moment between two, so the more engines there are, the longer an
+execution."""
 
 
 @contextlib.contextmanager
@@ -56,7 +61,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Raises:
         UserError: no cluster answers at `address`, or it does not let us in.
     """
-    for key, value in QUIET.items():
+    settings = {**QUIET, **OBJECTS}
+    for key, value in settings.items():
         os.environ.setdefault(key, value)
     ray = require("ray", "cpu")
     require("ray.data", "cpu")
@@ -69,7 +75,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env={"env_vars": {key: os.environ[key] for key in (*QUIET, TRACE) if key in os.environ}},
+            runtime_env={"env_vars": {key: os.environ[key] for key in (*settings, TRACE) if key in os.environ}},
             **({} if address else local),
         )
     context = ray.data.DataContext.get_current()
