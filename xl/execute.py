@@ -140,10 +140,10 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        raise _cause(error) from None
+        raise cause_of(error) from None
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The user's mistake at the bottom of Ray's wrapping, or the error itself."""
     seen: BaseException | None = error
     while seen is not None:
@@ -171,7 +171,7 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
             for group in _executions(plan, left):
                 _execute(plan, source, group, progress, done, sealed)
         except Exception as error:
-            cause = _explained(_cause(error))
+            cause = _explained(cause_of(error))
             # What our code raised in a worker would be raised again. All else is Ray's: it may stumble over a worker that dies.
             if number == MAX_ROUNDS or isinstance(error, RayTaskError) or isinstance(cause, UserError):
                 raise cause from error
