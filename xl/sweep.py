@@ -177,7 +177,7 @@ def run_sweep(sweep: Sweep, learning_rates: Sequence[float], console: Console) -
     todo = [rate for rate in learning_rates if not sweep.marker(rate).exists()]
     console.print(f"{len(learning_rates)} learning rates, {len(learning_rates) - len(todo)} of them done before", highlight=False)
     if todo:
-        _tune(sweep, todo, console)
+        _tune(sweep, todo)
     found = select([_read_trial(sweep, rate) for rate in learning_rates], sweep.seed)
     write_json(sweep.out / "sweep.json", {"rule": RULE, "held_out_ratio": sweep.held_out_ratio, **asdict(found)})
     return found
@@ -198,7 +198,7 @@ def num_at_once(sweep: Sweep, resources: Mapping[str, float]) -> int:
     return max(1, int(min(rooms)))
 
 
-def _tune(sweep: Sweep, learning_rates: Sequence[float], console: Console) -> None:
+def _tune(sweep: Sweep, learning_rates: Sequence[float]) -> None:
     tune = require("ray.tune", "cpu")
     import ray
 
@@ -206,7 +206,7 @@ def _tune(sweep: Sweep, learning_rates: Sequence[float], console: Console) -> No
 
     class Announcement(tune.Callback):  # type: ignore[misc, name-defined]
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            console.print(f"learning rate {trial.config['learning_rate']:g} is done", highlight=False)
+            print(f"learning rate {trial.config['learning_rate']:g} is done")  # Tune pickles this object, and no console can be
 
     logs = sweep.out / ".ray"
     shutil.rmtree(logs, ignore_errors=True)  # which trials are finished is for their folders to say
@@ -243,9 +243,9 @@ def run_trial(sweep: Sweep, learning_rate: float) -> None:
     """
     import ray
 
-    folder, settings = sweep.trial(learning_rate), sweep.train.model_copy(update={"learning_rate": learning_rate})
+    folder = sweep.trial(learning_rate)
     # The split has chosen among the rows already.
-    settings = settings.model_copy(update={"languages": None, "shuffled_responses": False})
+    settings = sweep.train.model_copy(update={"learning_rate": learning_rate, "languages": None, "shuffled_responses": False})
     model = train(sweep.split / TRAIN, sweep.base[1], folder / "training", settings).model
     measure = ray.remote(num_cpus=settings.cpus_per_worker, num_gpus=settings.gpus_per_worker)(held_out_losses)
     losses = ray.get(measure.remote(model, sweep.split / HELD_OUT, folder / "tokens", settings))

@@ -173,7 +173,9 @@ def _translated(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]
     """The stage that translates, in front of all others; none where no data is translated here."""
     if not recipe.translations:
         return []
-    examples = {source: read_examples(settings, recipe.languages) for source, settings in recipe.translations.items()}
+    # All that there are, so that one more language leaves what is translated as it is.
+    others = [lang for lang in LANGUAGE_NAMES if lang != "en"]
+    examples = {source: read_examples(settings, others) for source, settings in recipe.translations.items()}
     translator = recipe.model_for("translator")
     own = {
         "translate": {source: semantic(settings) for source, settings in recipe.translations.items()},
