@@ -27,6 +27,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -146,10 +147,10 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        raise _cause(error) from None
+        raise cause_of(error) from None
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The user's mistake at the bottom of Ray's wrapping, or the error itself."""
     seen: BaseException | None = error
     while seen is not None:
@@ -177,7 +178,7 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
             for group in _executions(plan, left):
                 _execute(plan, source, group, progress, done, sealed)
         except Exception as error:
-            cause = _explained(_cause(error))
+            cause = _explained(cause_of(error))
             # What our code raised in a worker would be raised again. All else is Ray's: it may stumble over a worker that dies.
             if number == MAX_ROUNDS or isinstance(error, RayTaskError) or isinstance(cause, UserError):
                 raise cause from error

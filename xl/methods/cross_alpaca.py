@@ -12,6 +12,7 @@ from xl import recipe as recipes
 from xl.ask import Columns
 from xl.engines.models import ResolvedModel
 from xl.errors import UserError
+from xl.evaluate.rows import model_settings
 from xl.folder import plain
 from xl.methods.contamination import uncontaminated
 from xl.pages.duplicates import drop_duplicates
@@ -24,6 +25,8 @@ from xl.pairs.demonstrations import read_demonstrations, templates, word_transla
 from xl.pairs.mixture import Component, Mixture, component_languages, mix
 from xl.pairs.parallel import ParallelText
 from xl.pairs.samples import SAMPLE_SCHEMA, Direction, DirectionWeights
+from xl.pairs.translate import read_examples, translation_prompt
+from xl.pairs.translate_samples import TranslateSamples, translate_samples
 from xl.records import Row
 from xl.settings import semantic
 from xl.stage import RowStage, Stage
@@ -32,9 +35,17 @@ from xl.train.prompts import request
 _TRANSLATION_DIRECTIONS = (Direction.EN_X, Direction.X_EN)
 
 
+class Models(recipes.Models):
+    """The models by what they do."""
+
+    translator: recipes.Model | None = None
+    """Translates English instructions where `alpaca` says so."""
+
+
 class Recipe(recipes.Recipe):
     """The keys of a CrossAlpaca recipe: where instructions and parallel text are, and what is made of them."""
 
+    models: Models = Models()
     alpaca: tuple[AlpacaData, ...] = Field(min_length=1)
     parallel: tuple[ParallelText, ...] = ()
     alpaca_directions: DirectionWeights = Field({Direction.X_X: 1})
@@ -48,12 +59,21 @@ class Recipe(recipes.Recipe):
     def _fits_together(self) -> "Recipe":
         if any(weight for direction, weight in self.translation_directions.items() if direction not in _TRANSLATION_DIRECTIONS):
             raise ValueError("translation_directions: a translation goes en-x or x-en")
-        unaligned = [data.source for data in self.alpaca if not data.align_by]
+        unaligned = [data.source for data in self.alpaca if not data.joined_by]
         if unaligned and any(self.alpaca_directions.get(direction) for direction in _TRANSLATION_DIRECTIONS):
             raise ValueError(f"alpaca_directions: en-x and x-en join translations; {unaligned[0]!r} wants `align_by`")
+        if self.translations and self.models.translator is None:
+            raise ValueError("`models.translator` is missing: the model that `alpaca.translate` asks")
+        if shared := [source for source in self.translations if self.sources.count(source) > 1]:
+            raise ValueError(f"alpaca: what is translated goes by its `source`, and {shared[0]!r} is the name of two; give another one")
         for component in self.mixture.components:
             self._check_component(component)
         return self
+
+    @property
+    def translations(self) -> dict[str, TranslateSamples]:
+        """How data is translated, by its source; data that is not translated here is left out."""
+        return {data.source: data.translate for data in self.alpaca if data.translate}
 
     @property
     def sources(self) -> list[str]:
@@ -105,10 +125,13 @@ def _read(recipe: Recipe) -> Iterator[Row]:
 
 
 def _check_languages(recipe: Recipe) -> None:
-    """Whether there is data in each language that the mixture draws; files that tell languages apart by a column are trusted."""
-    has_columns = any(data.from_ for data in recipe.alpaca)
+    """Whether there is data in each language that the mixture draws.
+
+    Files that tell languages apart by a column are trusted, and a translator makes every language.
+    """
+    has_any = any(data.from_ for data in recipe.alpaca) or recipe.translations
     there = {
-        alpaca.METHOD: set(LANGUAGE_NAMES) if has_columns else {lang for data in recipe.alpaca for lang in data.files},
+        alpaca.METHOD: set(LANGUAGE_NAMES) if has_any else {lang for data in recipe.alpaca for lang in data.files},
         demonstrations.METHOD: {text.lang for text in recipe.parallel},
     }
     for component in recipe.mixture.components:
@@ -119,11 +142,15 @@ def _check_languages(recipe: Recipe) -> None:
 
 
 def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
-    """The method's stages, from its rows to the dataset; none of them asks a model.
+    """The method's stages, from its rows to the dataset; none of them asks a model, unless English data is translated here.
 
     What they leave has `instruction`, `response`, `language` (of the response) and `request`: the whole of what the user says.
+
+    Raises:
+        UserError: the files of examples for the translation are not sound.
     """
     return [
+        *_translated(recipe, models),
         RowStage(
             "samples",
             sample_filters(recipe.cleaning, recipe.seed),
@@ -140,6 +167,24 @@ def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
         *uncontaminated(recipe, ("request", "response")),
         mix(recipe.mixture, recipe.languages, recipe.seed),
     ]
+
+
+def _translated(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
+    """The stage that translates, in front of all others; none where no data is translated here."""
+    if not recipe.translations:
+        return []
+    # All that there are, so that one more language leaves what is translated as it is.
+    others = [lang for lang in LANGUAGE_NAMES if lang != "en"]
+    examples = {source: read_examples(settings, others) for source, settings in recipe.translations.items()}
+    translator = recipe.model_for("translator")
+    own = {
+        "translate": {source: semantic(settings) for source, settings in recipe.translations.items()},
+        "examples": examples,
+        "prompts": translation_prompt().wordings,
+        **model_settings("translator", (translator, models["translator"]), recipe.seed),
+    }
+    columns = pa.schema([(name, pa.string()) for name in ("instruction", "input", "response")])
+    return [RowStage("translated", (translate_samples(recipe.translations, examples),), columns, own, "translator")]
 
 
 def whole_request(row: Row) -> Columns:

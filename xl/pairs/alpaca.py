@@ -5,8 +5,8 @@ item, which gives requests in one language and responses in another, as CrossIn 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,6 +15,7 @@ from xl.errors import UserError
 from xl.evaluate.tables import read_rows
 from xl.pages.language import language_code
 from xl.pairs.samples import Direction, DirectionWeights, Seen, direction_between, draw_direction, sample_id
+from xl.pairs.translate_samples import TranslateSamples
 from xl.records import Row
 from xl.settings import Language, Strict
 
@@ -39,6 +40,8 @@ class AlpacaData(Strict):
     """Column that names an item."""
     align_by: Literal["id", "row"] | None = None
     """What translations of an item share: its id, or its place in the file. Directions between two languages need it."""
+    translate: TranslateSamples | None = None
+    """How the recipe's other languages are made of English data, by `models.translator`; by default all languages are in the files."""
     source: str = "alpaca"
     """Name of the data set: part of every sample's id."""
 
@@ -52,7 +55,14 @@ class AlpacaData(Strict):
             raise ValueError("align_by: id needs `id`, the column that names an item")
         if self.align_by == "row" and not self.files:
             raise ValueError("align_by: row needs `files`, one a language")
+        if self.translate and set(self.files) != {"en"}:
+            raise ValueError("translate: the other languages are made of English data; give `files: {en: …}` alone")
         return self
+
+    @property
+    def joined_by(self) -> Literal["id", "row"] | None:
+        """What translations of an item share: `align_by`, but their place in the English file where they are made here."""
+        return "row" if self.translate else self.align_by
 
 
 @dataclass(frozen=True)
@@ -73,16 +83,17 @@ def read_alpaca(data: AlpacaData, languages: Sequence[str], weights: DirectionWe
     """The data set's samples (`SAMPLE_SCHEMA`) in English and in the languages, in the order of the files.
 
     English items become en-en samples; the others take a direction by `weights`, the other language's side from the English item.
-    An item that cannot be used becomes a sample whose `error` names the file and the row.
+    An item that cannot be used becomes a sample whose `error` names the file and the row. Where `data.translate` is set, what a sample
+    says is English also where it is to be in another language.
 
     Raises:
         UserError: a file is missing or damaged, lacks a column, or holds none of the languages.
     """
     wanted = {"en", *languages}
     crosses = any(weights.get(direction) for direction in (Direction.EN_X, Direction.X_EN))
-    assert not crosses or data.align_by, "directions between two languages need `align_by`"
+    assert not crosses or data.joined_by, "directions between two languages need `align_by`"
     english = {item.name: item for item in reversed(list(_items(data, {"en"}))) if not item.error} if crosses else {}
-    for item in _items(data, wanted):
+    for item in _to_translate(_items(data, {"en"}), languages) if data.translate else _items(data, wanted):
         sample = sample_id(seen, data.source, item.id, item.lang, item.instruction, item.input, item.output)
         direction = Direction.EN_EN if item.lang == "en" else draw_direction(weights, seed, sample)
         yield {"id": sample, "source": data.source, **_sides(item, direction, english)}
@@ -111,6 +122,13 @@ def _sides(item: _Item, direction: Direction, english: dict[str | None, _Item]) 
         "response": response.output,
         "error": error,
     }
+
+
+def _to_translate(items: Iterable[_Item], languages: Sequence[str]) -> Iterator[_Item]:
+    """Each English item for English, then for each language that it is going to be translated into."""
+    for item in items:
+        yield item
+        yield from (replace(item, lang=lang) for lang in languages if lang != "en")
 
 
 def _items(data: AlpacaData, wanted: set[str]) -> Iterator[_Item]:
@@ -144,7 +162,7 @@ def _item(data: AlpacaData, row: Row, lang: str, number: int, path: str) -> _Ite
         texts = [_text(row, column) for column in (data.instruction, data.input, data.output)]
     except ValueError as problem:
         return _Item(lang, "", None, place, error=f"{place}: {problem}")
-    shared = {"id": name, "row": str(number), None: None}[data.align_by]
+    shared = {"id": name, "row": str(number), None: None}[data.joined_by]
     return _Item(lang, name, shared, place, *texts)
 
 

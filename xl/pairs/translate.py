@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -157,36 +157,44 @@ async def translate_segment(values: Row, temperature: float, top_p: float, seed:
     return Translation(re.sub(label, "", completion.text.strip()), completion.finish_reason != "length")
 
 
-def translate_answer(settings: Translate, examples: Mapping[str, Shots]) -> AsyncStep:
-    """Translate the `answer` into the row's `lang`, `best_of` times at once.
+async def translate_text(
+    text: str, lang: str, key: str, settings: Translate, examples: Mapping[str, Shots], context: Context
+) -> dict[str, list[Any]]:
+    """Translate an English text into a language, `best_of` times at once; `key` names it among all texts, for its seeds.
 
-    Columns: `segments` and `gaps` of the English, `samples` (each a list of the segments' translations) and `samples_finished`.
+    Returns:
+        `segments` and `gaps` of the English, `samples` (each a list of the segments' translations) and `samples_finished`.
 
     Raises:
-        UserError: the model is a base model, and there are no examples in the row's language.
+        UserError: the model is a base model, and there are no examples in the language.
     """
+    assert context.engine is not None, "a translation needs an engine"
+    chat = context.engine.chat
+    direction = direction_into(lang, examples, settings.num_examples, chat)
+    parts = split_segments(text, settings.max_segment_chars if chat else settings.max_base_segment_chars, chat)
+    values = [translation_values(direction, part, before) for part, before in zip(parts.texts, ["", *parts.texts[:-1]], strict=True)]
+
+    async def sample(number: int) -> list[Translation]:
+        seeds = [row_seed(context.seed, key, f"translate {place}", number) for place in range(len(values))]
+        wanted = zip(values, seeds, strict=True)
+        return await asyncio.gather(
+            *(translate_segment(v, settings.temperature, settings.top_p, seed, context, "translate") for v, seed in wanted)
+        )
+
+    samples = await asyncio.gather(*map(sample, range(settings.best_of)))
+    return {
+        "segments": parts.texts,
+        "gaps": parts.gaps,
+        "samples": [[part.text for part in parts] for parts in samples],
+        "samples_finished": [all(part.finished for part in parts) for parts in samples],
+    }
+
+
+def translate_answer(settings: Translate, examples: Mapping[str, Shots]) -> AsyncStep:
+    """Translate the `answer` into the row's `lang`; columns as `translate_text` returns them. Raises UserError as it does."""
 
     async def step(row: Row, context: Context) -> Columns:
-        assert context.engine is not None, "a translation needs an engine"
-        chat = context.engine.chat
-        direction = direction_into(row["lang"], examples, settings.num_examples, chat)
-        parts = split_segments(row["answer"], settings.max_segment_chars if chat else settings.max_base_segment_chars, chat)
-        values = [translation_values(direction, text, before) for text, before in zip(parts.texts, ["", *parts.texts[:-1]], strict=True)]
-
-        async def sample(number: int) -> list[Translation]:
-            seeds = [row_seed(context.seed, row["id"], f"translate {place}", number) for place in range(len(values))]
-            wanted = zip(values, seeds, strict=True)
-            return await asyncio.gather(
-                *(translate_segment(v, settings.temperature, settings.top_p, seed, context, "translate") for v, seed in wanted)
-            )
-
-        samples = await asyncio.gather(*map(sample, range(settings.best_of)))
-        return {
-            "segments": parts.texts,
-            "gaps": parts.gaps,
-            "samples": [[part.text for part in parts] for parts in samples],
-            "samples_finished": [all(part.finished for part in parts) for parts in samples],
-        }
+        return await translate_text(row["answer"], row["lang"], row["id"], settings, examples, context)
 
     return step
 

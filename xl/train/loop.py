@@ -145,7 +145,7 @@ def _backward(worker: Worker, step: int, documents: packing.IntArray, num_superv
         batch = packing.assemble(blocks or micro_batches[-1], data, settings.prompt_loss, pad_id=0)
         weight = 1 if blocks else 0
         torch.manual_seed(row_seed(settings.seed, str(step), "dropout", turn * worker.num_workers + worker.rank))
-        loss = weight * engine(*_on_device(batch, engine.device))
+        loss = weight * engine(*on_device(batch, engine.device))
         # DeepSpeed averages over workers; a step's loss is the mean over its tokens, wherever they lie.
         engine.backward(loss * (worker.num_workers / num_supervised))
         totals[0] += loss.detach()
@@ -154,7 +154,7 @@ def _backward(worker: Worker, step: int, documents: packing.IntArray, num_superv
     return float(totals[0]), int(totals[1])
 
 
-def _on_device(batch: MicroBatch, device: torch.device) -> list[torch.Tensor]:
+def on_device(batch: MicroBatch, device: torch.device) -> list[torch.Tensor]:
     """The arguments of `SupervisedLoss`."""
     return [torch.from_numpy(array).to(device) for array in (batch.input_ids, batch.position_ids, batch.predictors, batch.targets)]
 

@@ -102,7 +102,7 @@ def write_documents(rows: Iterable[Row], tokenizer: Any, max_length: int, styles
     summary = TokenSummary()
     names: set[str] = set()
     with pa.ipc.new_file(str(aside / "documents.arrow"), SCHEMA) as writer:
-        for chunk in _chunks(rows):
+        for chunk in chunks(rows):
             names.update(style_name(row) for row in chunk)
             encoded = _encode(chunk, tokenizer, max_length, styles, summary)
             if encoded:
@@ -211,7 +211,8 @@ def dataset_digest(dataset: Path) -> str:
     return hasher.hexdigest()
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in lists of a thousand, the last one shorter."""
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, _BATCH_ROWS)):
         yield chunk

@@ -150,7 +150,7 @@ def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterat
     out.mkdir(parents=True, exist_ok=True)
     with locked(RunFolder(out)):
         if fresh:
-            _clear(out)
+            clear(out)
         before = read_json(out / "train.json")
         if before not in (None, now):
             changed = "; ".join(differences("", before, now))
@@ -169,8 +169,8 @@ def _tokenise(dataset: Path, model: ResolvedModel, job: Job) -> None:
     write_documents(chosen_rows(read_rows(dataset), job.settings), tokenizer, job.settings.max_length, job.settings.styles, job.tokens)
 
 
-def _clear(folder: Path) -> None:
-    """Remove all but the lock that is held."""
+def clear(folder: Path) -> None:
+    """Remove all that a folder holds but the lock that is held."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

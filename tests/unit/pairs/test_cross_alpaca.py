@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from xl.ask import Drop
+from tests.fake_engine import FakeEngine, asked
+from xl.ask import Drop, Request
+from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.methods import cross_alpaca
 from xl.methods.cross_alpaca import Recipe
@@ -36,18 +38,18 @@ def check(data: dict[str, Any], languages: tuple[str, ...] = ("de",)) -> Recipe:
     return Recipe.model_validate({"method": "cross_alpaca", "languages": languages, "seed": 7, **data})
 
 
-def run(recipe: Recipe) -> tuple[list[Row], Counter[str]]:
+def run(recipe: Recipe, engine: FakeEngine | None = None) -> tuple[list[Row], Counter[str]]:
     """The rows of the dataset, and how many rows were dropped for what; every row that comes in is one or the other."""
     found, schema = cross_alpaca.rows(recipe)
     rows = pa.Table.from_pylist(list(found), schema=schema).to_pylist()
     num_rows, dropped = len(rows), Counter[str]()
-    for stage in cross_alpaca.stages(recipe, {}):
+    for stage in cross_alpaca.stages(recipe, {"translator": ResolvedModel("m", "", "digest", None, True)}):
         kept = []
         if isinstance(stage, WholeStage):
             state = stage.survey(iter([pa.Table.from_pylist(rows).select(list(stage.needs))]))
             answers = [(row, stage.decide(state, row)) for row in rows]
         else:
-            answers = [(row, walked(stage, row, recipe.seed)) for row in rows]
+            answers = [(row, walked(stage, row, recipe.seed, engine)) for row in rows]
         for row, answer in answers:
             if isinstance(answer, Drop):
                 dropped[answer.reason] += 1
@@ -60,8 +62,8 @@ def run(recipe: Recipe) -> tuple[list[Row], Counter[str]]:
     return rows, dropped
 
 
-def walked(stage: RowStage, row: Row, seed: int) -> Any:
-    end = asyncio.run(walk(Route((stage,), seed), Pending(row, 0, []), None))
+def walked(stage: RowStage, row: Row, seed: int, engine: FakeEngine | None) -> Any:
+    end = asyncio.run(walk(Route((stage,), seed), Pending(row, 0, []), engine))
     assert end.status != Status.FAILED, end.reason
     return end.row if end.status == Status.KEPT else Drop(end.reason or "")
 
@@ -126,3 +128,77 @@ def test_a_language_without_data_is_refused_before_anything_is_read(tmp_path: Pa
     recipe = check(data(tmp_path), ("de", "tr"))
     with pytest.raises(UserError, match="component 'x' wants Turkish, and nothing under `alpaca` is in it"):
         cross_alpaca.rows(recipe)
+
+
+TRANSLATIONS = {
+    "de": {
+        "Which river flows here": "Welcher Fluss fließt durch diese Stadt, und wohin fließt er?",
+        "Through the old town flows": "Durch die alte Stadt fließt die Donau, und sie fließt weiter zum Schwarzen Meer.",
+    },
+    "tr": {
+        "Which river flows here": "Bu şehrin içinden hangi nehir geçiyor ve nereye akıyor?",
+        "Through the old town flows": "Eski şehrin içinden Tuna nehri geçiyor ve Karadeniz'e doğru akmaya devam ediyor.",
+    },
+}
+
+
+def translator(request: Request) -> str:
+    """A chat model that leaves what is about the Rhine as it is, and says nothing of the Elbe."""
+    prompt = asked(request)
+    lang = "tr" if "Turkish" in prompt else "de"
+    if "Rhine" in prompt:
+        return "Through the old town flows the Rhine, and it flows on to the sea in the north."
+    return "" if "Elbe" in prompt else next(text for start, text in TRANSLATIONS[lang].items() if start in prompt)
+
+
+def english_only(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    texts = [f"Through the old town flows the {river}, and it flows on to the sea." for river in RIVERS]
+    items: list[Any] = [
+        {"instruction": f"Which river flows here, and where to? Is it the {river}?", "input": "", "output": text}
+        for river, text in zip(RIVERS, texts, strict=True)
+    ]
+    (tmp_path / "english.json").write_text(json.dumps([*items, {**items[0], "output": ""}, {**items[0], "output": 7.5}]), "utf-8")
+    alpaca = {"source": "english", "files": {"en": str(tmp_path / "english.json")}, "translate": {}}
+    translator = {"model": "scripted", "engine": "scripted"}
+    return {"alpaca": [alpaca], "models": {"translator": translator}, "mixture": "en_x", **changes}
+
+
+def test_english_data_is_translated_into_every_language_or_dropped_for_a_reason(tmp_path: Path) -> None:
+    rows, dropped = run(check(english_only(tmp_path), ("de", "tr")), FakeEngine(translator))
+    found, _ = cross_alpaca.rows(check(english_only(tmp_path), ("de", "tr")))
+    assert Counter(row["lang"] for row in found) == {lang: len(RIVERS) + 2 for lang in ("en", "de", "tr")}
+    assert Counter(row["lang"] for row in rows) == {"en": len(RIVERS), "de": 1, "tr": 1}
+    # The translator says the same of all other rivers; the second of a text is a duplicate.
+    assert dropped == {"untranslated": 2, "empty_translation": 2, "empty_response": 3, "bad_row": 3, "duplicate": 2 * (len(RIVERS) - 3)}
+    german = next(row for row in rows if row["lang"] == "de")
+    assert [german["request"], german["response"]] == [*TRANSLATIONS["de"].values()]
+
+
+@pytest.mark.parametrize("direction", ["en-x", "x-en"])
+def test_only_the_side_that_its_direction_wants_is_translated(tmp_path: Path, direction: str) -> None:
+    recipe = check(
+        english_only(
+            tmp_path,
+            alpaca_directions={direction: 1},
+            mixture={"components": [{"name": "crossed", "method": "alpaca", "direction": direction}]},
+        )
+    )
+    rows, _ = run(recipe, FakeEngine(translator))
+    assert rows and {row["direction"] for row in rows} == {direction}
+    question, answer = TRANSLATIONS["de"].values()
+    for row in rows:
+        assert (row["response"] == answer) == (direction == "en-x") and (question in row["request"]) == (direction == "x-en")
+        assert row["request"].startswith("Which river") == (direction == "en-x") and ("Answer in" in row["request"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {}}, "`models.translator` is missing"),
+        ({"alpaca": [{"files": {"en": "a", "de": "b"}, "translate": {}}]}, "give `files: {en: …}` alone"),
+        ({"alpaca": [{"files": {"en": "a"}, "translate": {}}] * 2}, "'alpaca' is the name of two"),
+    ],
+)
+def test_a_translation_that_cannot_be_made_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        check(english_only(tmp_path, **change))
