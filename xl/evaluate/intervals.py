@@ -192,6 +192,31 @@ def _draw_means(sums: Floats, counts: Floats, bounds: tuple[float, float], num_d
     return means
 
 
+def group_interval(values: Sequence[float], groups: Sequence[Hashable], seed: int, confidence: float = 0.95) -> Interval:
+    """Interval for the mean of values without bounds, such as differences in chrF; values of a group (a document, say) are drawn together.
+
+    The percentile bootstrap over groups. It is too narrow for less than some twenty of them, and NaN for one.
+
+    Raises:
+        MissingExtra: scipy is not installed.
+    """
+    totals, sizes = _by_prompt(values, groups)
+    if len(totals) == 1:
+        return Interval(np.nan, np.nan)
+    found = require("scipy.stats", "eval").bootstrap(
+        (totals, sizes),
+        lambda totals, sizes, axis: totals.sum(axis) / sizes.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=_NUM_DRAWS,
+        batch=max(1, _BLOCK_SIZE // len(totals)),
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
+
+
 def equal_weights(groups: Sequence[Hashable]) -> list[float]:
     """Weights that give every group (a language, say) the same share, and sum to the number of entries."""
     sizes = Counter(groups)

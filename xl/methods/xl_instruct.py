@@ -120,7 +120,7 @@ def stages(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
         UserError: a language cannot be a target or cannot be estimated, or the files of examples are not sound.
         MissingExtra: the estimator's library is not installed.
     """
-    writer, rater, translator, estimator = (_player(role, recipe, models) for role in ROLES)
+    writer, rater, translator, estimator = (player(role, recipe, models) for role in ROLES)
     plan: list[Stage] = [
         clean_pages(recipe.quality),
         drop_duplicates(),
@@ -132,9 +132,9 @@ def stages(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
     if recipe.translate:
         _check_estimator(recipe)
         examples = read_examples(recipe.translate, recipe.languages)
-        plan += [_clause(recipe.languages, recipe.seed), *_translated(recipe.translate, recipe.gates, examples, translator)]
+        plan += [_clause(recipe.languages, recipe.seed), *translation_stages(recipe.translate, recipe.gates, examples, translator)]
         if recipe.estimate:
-            plan.append(_estimated(recipe.estimate, recipe.translate, examples, estimator))
+            plan.append(estimation_stage(recipe.estimate, recipe.translate, examples, estimator))
         plan.append(_chosen(recipe))
     else:
         plan.append(RowStage("chosen", (_take_english,), pa.schema([(n, pa.string()) for n in ("request", "response", "topic")])))
@@ -178,7 +178,8 @@ def _clause(languages: Sequence[str], seed: int) -> Stage:
     return RowStage("clause", (draw_language(languages, seed),), columns, own)
 
 
-def _translated(settings: Translate, gates: Gates, examples: dict[str, Shots], translator: Player) -> list[Stage]:
+def translation_stages(settings: Translate, gates: Gates, examples: dict[str, Shots], translator: Player) -> list[RowStage]:
+    """Translate the `answer` into the row's `lang` several times, and find the samples' faults; drops rows without a sound sample."""
     own = {
         "translate": semantic(settings),
         "examples": examples,
@@ -192,7 +193,8 @@ def _translated(settings: Translate, gates: Gates, examples: dict[str, Shots], t
     ]
 
 
-def _estimated(settings: qe.Estimate, translate: Translate, examples: dict[str, Shots], estimator: Player) -> Stage:
+def estimation_stage(settings: qe.Estimate, translate: Translate, examples: dict[str, Shots], estimator: Player) -> RowStage:
+    """Estimate the quality of the sound samples; column `sample_scores`. Raises MissingExtra: the estimator's library is missing."""
     own: dict[str, Any] = {"estimate": semantic(settings)}
     if settings.estimator == "comet":
         estimate = qe.comet_estimator(settings)
@@ -231,7 +233,8 @@ def draw_language(languages: Sequence[str], seed: int) -> Filter:
     return step
 
 
-def _player(role: str, recipe: Recipe, models: Mapping[str, ResolvedModel]) -> Player:
+def player(role: str, recipe: Recipe, models: Mapping[str, ResolvedModel]) -> Player:
+    """The model that plays a role; `models` are the recipe's models by role, found."""
     model = recipe.model_for(role)
     key = next(other for other in ROLES if recipe.model_for(other) == model)
     return Player(key, {"model": semantic(model) | {"digest": models[role].digest}, "seed": recipe.seed})

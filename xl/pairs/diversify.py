@@ -5,9 +5,7 @@ another size of the draw costs no embeddings and the pairs that were not drawn k
 """
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +16,7 @@ from xl.ask import Columns, Drop
 from xl.engines.models import ResolvedModel
 from xl.errors import require
 from xl.pairs.embed import MAX_TOKENS, embed
-from xl.pairs.topics import topic
-from xl.records import Row, Status, seeded_rank
+from xl.records import Row, seeded_rank
 from xl.settings import Strict
 from xl.stage import WholeStage
 
@@ -51,8 +48,8 @@ def cluster_instructions(diversity: Diversity, model: ResolvedModel, seed: int) 
         clusters: dict[str, int] = {}
         for pairs in by_language.values():
             ids, instructions = zip(*sorted(pairs), strict=True)
-            num_clusters = min(diversity.num_clusters or default_num_clusters(len(ids)), len(set(instructions)))
-            clusters.update(zip(ids, _cluster(embed(model, instructions), num_clusters, seed), strict=True))
+            num_clusters = choose_num_clusters(diversity, instructions)
+            clusters.update(zip(ids, cluster_vectors(embed(model, instructions), num_clusters, seed), strict=True))
         return clusters
 
     def decide(clusters: dict[str, int], row: Row) -> Columns:
@@ -70,7 +67,7 @@ def draw_equally(per_language: int | None, seed: int) -> WholeStage:
         for table in tables:
             for row in table.to_pylist():
                 members.setdefault(row["lang"], {}).setdefault(row["cluster"], []).append(row["id"])
-        return frozenset(pair for clusters in members.values() for pair in _draw(clusters, per_language, seed))
+        return frozenset(pair for clusters in members.values() for pair in draw(clusters, per_language, seed))
 
     def decide(drawn: frozenset[str], row: Row) -> Drop | None:
         return None if row["id"] in drawn else Drop("not_drawn")
@@ -79,9 +76,13 @@ def draw_equally(per_language: int | None, seed: int) -> WholeStage:
     return WholeStage("diversified", ("id", "lang", "cluster"), survey, decide, pa.schema([]), settings)
 
 
-def default_num_clusters(num_pairs: int) -> int:
-    """The square root of half the number of pairs: the rule of thumb of Mardia, Kent and Bibby (Multivariate Analysis, 1979)."""
-    return max(1, round(math.sqrt(num_pairs / 2)))
+def choose_num_clusters(diversity: Diversity, instructions: Sequence[str]) -> int:
+    """How many clusters a language's instructions are grouped into: as many as wanted, but no more than there are different ones.
+
+    By default it is the square root of half their number, the rule of thumb of Mardia, Kent and Bibby (Multivariate Analysis, 1979).
+    """
+    wanted = diversity.num_clusters or max(1, round(math.sqrt(len(instructions) / 2)))
+    return min(wanted, len(set(instructions)))
 
 
 def equal_shares(sizes: Mapping[int, int], num_drawn: int) -> dict[int, int]:
@@ -94,14 +95,16 @@ def equal_shares(sizes: Mapping[int, int], num_drawn: int) -> dict[int, int]:
     return shares
 
 
-def _draw(clusters: Mapping[int, list[str]], num_drawn: int | None, seed: int) -> Iterator[str]:
+def draw(clusters: Mapping[int, list[str]], num_drawn: int | None, seed: int) -> Iterator[str]:
+    """Ids of so many pairs, the same number from every cluster (`equal_shares`); None draws all."""
     sizes = {cluster: len(ids) for cluster, ids in clusters.items()}
     shares = sizes if num_drawn is None else equal_shares(sizes, num_drawn)
     for cluster, ids in clusters.items():
         yield from sorted(ids, key=lambda pair: seeded_rank(seed, "diversified", pair))[: shares[cluster]]
 
 
-def _cluster(vectors: npt.NDArray[np.float32], num_clusters: int, seed: int) -> list[int]:
+def cluster_vectors(vectors: npt.NDArray[np.float32], num_clusters: int, seed: int) -> list[int]:
+    """The cluster of each vector, by k-means; by mini-batches where there are many."""
     sklearn = require("sklearn.cluster", "corpus")
     threadpoolctl = require("threadpoolctl", "corpus")
     random_state = seed % 2**32
@@ -113,56 +116,3 @@ def _cluster(vectors: npt.NDArray[np.float32], num_clusters: int, seed: int) -> 
     with threadpoolctl.threadpool_limits(1):
         labels: list[int] = k_means.fit_predict(vectors).tolist()
     return labels
-
-
-@dataclass(frozen=True)
-class Variety:
-    """How varied some pairs of a language are: the share of its clusters that they hit, and the entropy of their topics in bits."""
-
-    cluster_ratio: float
-    topic_entropy: float
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """A language's drawn pairs beside random draws of the same size, one a seed, from the same pool."""
-
-    num_pool: int
-    num_drawn: int
-    drawn: Variety
-    random: tuple[Variety, ...]
-
-
-def coverage(rows: Iterable[Row], seeds: Sequence[int] = (0, 1, 2)) -> dict[str, Coverage]:
-    """What diversification gained, by language.
-
-    The draw aims at clusters, so that their share shows only that it works; topics (verb and object) are a witness of their own.
-
-    Args:
-        rows: all rows of the stage `diversified`, drawn or not: `id`, `lang`, `instruction`, `cluster`, `status`.
-        seeds: of the random draws.
-    """
-    pools: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row["id"]):
-        pools.setdefault(row["lang"], []).append(row)
-    return {lang: _coverage(pool, seeds) for lang, pool in sorted(pools.items())}
-
-
-def _coverage(pool: list[Row], seeds: Sequence[int]) -> Coverage:
-    clusters = np.array([row["cluster"] for row in pool])
-    topics = [topic(row["instruction"]) for row in pool]
-
-    def variety(places: Iterable[int]) -> Variety:
-        chosen = list(places)
-        hit = len(np.unique(clusters[chosen])) if chosen else 0
-        return Variety(hit / len(np.unique(clusters)), _entropy(Counter(topics[place] for place in chosen).values()))
-
-    drawn = [place for place, row in enumerate(pool) if row["status"] == Status.KEPT]
-    draws = (np.random.default_rng(seed).choice(len(pool), len(drawn), replace=False).tolist() for seed in seeds)
-    return Coverage(len(pool), len(drawn), variety(drawn), tuple(map(variety, draws)))
-
-
-def _entropy(counts: Collection[int]) -> float:
-    """Shannon's entropy in bits."""
-    total = sum(counts)
-    return -sum(count / total * math.log2(count / total) for count in counts)

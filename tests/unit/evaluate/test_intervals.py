@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xl.evaluate.intervals import bootstrap_bounds, difference_interval, estimate_mean, mcnemar, mean_interval, proportion_interval
+from xl.evaluate.intervals import (
+    bootstrap_bounds,
+    difference_interval,
+    estimate_mean,
+    group_interval,
+    mcnemar,
+    mean_interval,
+    proportion_interval,
+)
 
 NUM_EVALUATIONS = 2000
 
@@ -80,6 +88,16 @@ def test_the_same_seed_draws_the_same_interval_and_the_block_size_does_not_matte
     whole = mean_interval(scores, prompts, seed=1)
     monkeypatch.setattr("xl.evaluate.intervals._BLOCK_SIZE", 5000)
     assert mean_interval(scores, prompts, seed=1) == pytest.approx(whole, abs=0.005)
+
+
+def test_values_of_a_group_are_drawn_together_and_need_no_bounds():
+    """Of 100 documents with a mean of their own the interval is the textbook's, however many like sentences each has."""
+    means = np.random.default_rng(1).normal(30, 10, 100)
+    documents = list(range(100))
+    textbook = means.mean() + 1.96 * means.std(ddof=1) / 10 * np.array([-1, 1])
+    for copies in (1, 5):
+        assert group_interval(np.tile(means, copies).tolist(), documents * copies, seed=1) == pytest.approx(textbook, abs=0.2)
+    assert all(map(np.isnan, group_interval([1.0, 2.0], ["d", "d"], seed=1)))
 
 
 def test_proportions_and_mcnemar_give_the_textbook_figures():

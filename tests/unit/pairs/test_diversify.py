@@ -1,4 +1,4 @@
-"""A draw is equal over what instructions are about, the same whatever the order of the rows, and its gain is measured."""
+"""A draw is equal over what instructions are about, and the same whatever the order of the rows."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ from xl.ask import Drop
 from xl.engines.models import ResolvedModel, resolve
 from xl.errors import UserError
 from xl.pairs import diversify
-from xl.pairs.diversify import Diversity, cluster_instructions, coverage, draw_equally, equal_shares
+from xl.pairs.diversify import Diversity, cluster_instructions, draw_equally, equal_shares
 from xl.pairs.embed import embed
 from xl.records import Row
 from xl.stage import WholeStage
@@ -102,22 +102,6 @@ def test_large_pools_are_clustered_by_mini_batches(monkeypatch):
     monkeypatch.setattr(diversify, "MAX_PAIRS_IN_FULL", 10)
     rows = take(cluster_instructions(Diversity(num_clusters=3), NO_MODEL, seed=7), pairs("de", (30, 20, 10)))
     assert sorted(Counter(row["cluster"] for row in rows).values()) == [10, 20, 30]
-
-
-def test_coverage_stands_beside_random_draws_of_the_same_size():
-    """Of a pool with 96 pairs on one topic and one on each of four others, the draw takes one of each."""
-    common = [{"instruction": "Explain bread.", "cluster": 0, "status": "kept" if n == 0 else "dropped"} for n in range(96)]
-    rare = [
-        {"instruction": f"Explain {word}.", "cluster": n, "status": "kept"} for n, word in enumerate(("chess", "rivers", "tea", "glass"), 1)
-    ]
-    rows = [{"id": str(n), "lang": "de", **row} for n, row in enumerate(common + rare)]
-    found = coverage(rows, seeds=(0, 1, 2, 3))["de"]
-    assert (found.num_pool, found.num_drawn) == (100, 5)
-    assert found.drawn.cluster_ratio == 1.0
-    assert found.drawn.topic_entropy == pytest.approx(math.log2(5))
-    assert len(found.random) == 4
-    assert all(draw.cluster_ratio < 1 and draw.topic_entropy < 2 for draw in found.random)
-    assert coverage(rows[::-1], seeds=(0, 1, 2, 3))["de"] == found
 
 
 @pytest.fixture(scope="module")
