@@ -38,7 +38,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Draws the examples, the questions below --limit, and the intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and what happens on stderr.")] = False,
     export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write the files of lm-evaluation-harness: results_*.json, samples_*.jsonl.")
+        Path | None, typer.Option(metavar="DIR", help="Also write the files of lm-evaluation-harness, and AlpacaEval's of free text.")
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Ask anew what other settings touch; keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask the failed questions once more.")] = False,
@@ -49,6 +49,7 @@ def evaluate(
     from rich.console import Console
 
     from xl import cli
+    from xl.evaluate.alpaca_files import export_alpaca_eval
     from xl.evaluate.benchmarks.alone import one_model
     from xl.evaluate.benchmarks.export import export_lm_eval
     from xl.evaluate.benchmarks.judging import judge_answers
@@ -77,8 +78,9 @@ def evaluate(
         judge_answers(wanted, run, engines, console, redo=redo, retry_failed=retry_failed)
         engines.close()
     found = write_results(run, seed)
-    for path in export_lm_eval(run, found, export) if export else ():
-        console.print(f"wrote {path}", highlight=False)
+    if export:
+        for path in (*export_lm_eval(run, found, export), *export_alpaca_eval(run, export, seed, console)):
+            console.print(f"wrote {path}", highlight=False)
     if as_json:
         print((out / "results.json").read_text("utf-8"))
     else:
