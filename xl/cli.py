@@ -131,6 +131,29 @@ def report(run: RunPath) -> None:
 
 
 @app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go, a folder for each model.")],
+    seed: Annotated[int, typer.Option(help="Draws the intervals.")] = 0,
+) -> None:
+    """Write a run's answers, verdicts and scores in the files of other tools: AlpacaEval's and lm-evaluation-harness's."""
+    from xl.evaluate.alpaca_files import export_alpaca_eval
+    from xl.evaluate.benchmarks.export import export_lm_eval
+    from xl.evaluate.benchmarks.results import results
+    from xl.folder import open_run
+
+    folder = open_run(run)
+    written = export_alpaca_eval(folder, out, seed, console)
+    scored = folder.benchmarks if folder.benchmarks.info else folder
+    if "tasks" in scored.info:
+        written += export_lm_eval(scored, results(scored, seed), out)
+    if not written:
+        raise UserError(f"{run} holds no evaluation and no benchmarks: there is nothing to export")
+    for path in written:
+        console.print(f"wrote {path}", highlight=False)
+
+
+@app.command()
 def clean(run: RunPath) -> None:
     """Free what a finished run no longer needs: the rows of stages that the dataset was made from. The ledger stays."""
     from xl.folder import open_run

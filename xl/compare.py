@@ -14,7 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from xl.errors import UserError
+from xl.evaluate.benchmarks.catalogue import BENCHMARKS
+from xl.evaluate.benchmarks.judged import judged_rows, read_judged
 from xl.evaluate.benchmarks.results import scored_answers
+from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.intervals import (
     Estimate,
     Floats,
@@ -29,6 +32,7 @@ from xl.evaluate.language import Verdict
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.winrate import pair_up
 from xl.folder import RunFolder, open_run
+from xl.records import Row
 
 Question = tuple[str, str]
 """A question's key, and its language."""
@@ -94,9 +98,11 @@ def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:
     names = [name for name in measured[0][0] if all(name in one for every in measured for one in every)]
     if not names:
         raise UserError("the runs have no measure in common: they were evaluated on different things, or not at all")
+    # A measure that only some answers have may have none in common where the others have all.
+    shared = [name for name in names if set.intersection(*(set(one[name]) for every in measured for one in every))]
     return [
         figure
-        for name in names
+        for name in shared or names
         for figure in compare_scores(
             name, {arm.name: [one[name] for one in every] for arm, every in zip(arms, measured, strict=True)}, seed
         )
@@ -153,11 +159,13 @@ def _answer_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
         yield "fits its own prompt best", {(row["prompt"], row["lang"]): float(row[f"fits_{role}"]) for row in scored}
     reference = evaluated.info["evaluate"]["reference"]
     if evaluated.info["evaluate"]["judge"] and role != reference:
-        judged: dict[Question, float] = {}
-        for lang in sorted({row["lang"] for row in rows}):
-            pairs = pair_up(verdicts_of([row for row in rows if row["lang"] == lang], role, reference))
-            judged |= {(pair.prompt, lang): sum(scores) / len(scores) for pair in pairs if (scores := pair.valid_scores)}
-        yield f"wins against {reference}", judged
+        yield f"wins against {reference}", _preferences(rows, role, reference)
+
+
+def _preferences(rows: Sequence[Row], role: str, reference: str) -> Scores:
+    """The judge's preferences for a role, the mean of both orders, where both are valid."""
+    pairs = pair_up(verdicts_of(rows, role, reference))
+    return {(pair.prompt, pair.lang): sum(scores) / len(scores) for pair in pairs if (scores := pair.valid_scores)}
 
 
 def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
@@ -167,8 +175,11 @@ def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores
         return
     for task in info["tasks"]:
         answers = scored_answers(folder, task["task"], role)
-        for measure in answers[0].measures if answers else ():
-            yield f"{task['task']} {measure}", {(one.item.key, one.item.lang): one.measures[measure] for one in answers}
+        for measure in BENCHMARKS[task["task"]].measures:
+            having = [one for one in answers if measure in one.measures]
+            yield f"{task['task']} {measure}", {(one.item.key, one.item.lang): one.measures[measure] for one in having}
+        if (found := read_judged(folder, Task.model_validate(task), role, seed=0)) and found.overall.rate:
+            yield f"{task['task']} wins against {found.reference}", _preferences(judged_rows(folder, task["task"], role), role, "reference")
 
 
 def print_comparison(figures: Sequence[Figure], num_seeds: Mapping[str, int], console: Console) -> None:

@@ -110,7 +110,7 @@ class Recipe(Strict):
     evaluate: Evaluate | None = None
     """What the models are asked then; without it the run ends before."""
     benchmarks: tuple[Task, ...] = ()
-    """Questions with right answers that `models.base` is asked, and the tuned model where there is one."""
+    """What `models.base` is asked, and the tuned model where there is one: questions with right answers, and open-ended requests."""
     contamination: Contamination = Contamination()
     """How what is evaluated on is kept out of the dataset."""
     arms: dict[ArmName, dict[str, Any]] = Field(default_factory=dict)
@@ -128,6 +128,8 @@ class Recipe(Strict):
             raise ValueError("evaluate.arms: the arm `tuned` wants a `train:` part")
         if self.evaluate and self.evaluate.judge and self.models.judge is None:
             raise ValueError("`models.judge` is missing: the model that `evaluate.judge` asks")
+        if any(task.reference for task in self.benchmarks) and self.models.judge is None:
+            raise ValueError("`models.judge` is missing: the model that compares a benchmark's answers with its `reference`")
         return self
 
     @property

@@ -314,6 +314,7 @@ def _evaluate(job: Job) -> None:
 
 
 def _ask_benchmarks(job: Job) -> None:
+    from xl.evaluate.benchmarks.judging import judge_answers
     from xl.evaluate.benchmarks.results import write_results
     from xl.evaluate.benchmarks.run import Benchmarking, run_benchmarks
 
@@ -321,6 +322,7 @@ def _ask_benchmarks(job: Job) -> None:
     roles = {"base": job.roles["base"]}
     if recipe.train:
         roles["tuned"] = tuned_role(recipe.model_for("base"), run.training)
-    wanted = Benchmarking(recipe.benchmarks, recipe.languages, recipe.seed, roles)
+    wanted = Benchmarking(recipe.benchmarks, recipe.languages, recipe.seed, roles, job.roles.get("judge"))
     run_benchmarks(wanted, run.benchmarks, job.engines, job.console, redo=options.redo, retry_failed=options.retry_failed)
+    judge_answers(wanted, run.benchmarks, job.engines, job.console, redo=options.redo, retry_failed=options.retry_failed)
     write_results(run.benchmarks, recipe.seed)

@@ -44,6 +44,7 @@ def test_a_bare_no_is_norwegian(tmp_path: Path) -> None:
         ({"evaluate": PROMPTS, "models": BASE}, "the arm `tuned` wants a `train:` part"),
         ({"evaluate": {**PROMPTS, "arms": ["base"], "judge": {}}, "models": BASE}, "`models.judge` is missing"),
         ({"evaluate": {**PROMPTS, "arms": ["tuned"], "judge": {}}, "train": {}, "models": BASE}, "reference: base is not among the arms"),
+        ({"benchmarks": [{"task": "vicuna", "from": "q.jsonl", "reference": "r.json"}], "models": BASE}, "`models.judge` is missing"),
         ({"languages": ["de", "xq"]}, "unknown language 'xq'"),
         ({"languages": ["German"]}, "did you mean de?"),
         ({"languages": []}, "`languages`"),

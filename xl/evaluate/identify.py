@@ -20,6 +20,9 @@ Identified = tuple[str | None, float]
 NAMES = ("fasttext", "py3langid")
 """The identifiers that `identifier` knows."""
 
+ANSWER_IDENTIFIERS = ("py3langid",)
+"""What names the language of answers to benchmarks: the page filters use fastText, so that another one decides."""
+
 _NO_LANGUAGE = frozenset({"und", "zxx"})
 
 

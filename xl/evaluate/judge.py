@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from xl.ask import Ask, AsyncStep, Columns, Completion, Context, Drop, Prompt, Sampling, clip
 from xl.evaluate.winrate import TIE, Verdict
 from xl.records import Row
-from xl.settings import Strict
+from xl.settings import Strict, semantic
 
 CRITERIA = ("precision", "informativeness", "naturalness", "objectivity")
 """What the rubric judge marks, each from 1 to 5: XL-Instruct's criteria (arXiv 2503.22973) as far as they are known."""
@@ -50,6 +50,13 @@ class Judging(Strict):
 def pair_prompt(settings: Judging) -> Prompt:
     """The prompt that compares two answers. It belongs to what a stage of verdicts depends on."""
     return Prompt.load(_PROMPTS, f"judge_{settings.kind}")
+
+
+def pair_settings(judging: Judging) -> dict[str, Any]:
+    """What a pairwise verdict depends on, beside the model and the answers."""
+    settings = semantic(judging)
+    del settings["rubric"]
+    return {"judge": settings, "prompts": pair_prompt(judging).wordings}
 
 
 def rubric_prompt() -> Prompt:

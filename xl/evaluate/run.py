@@ -19,7 +19,7 @@ from rich.console import Console
 from xl import folder
 from xl.errors import UserError
 from xl.evaluate import answers, exam
-from xl.evaluate.judge import Judging, judge_pair, pair_prompt, rate_answer, rubric_prompt
+from xl.evaluate.judge import Judging, judge_pair, pair_settings, rate_answer, rubric_prompt
 from xl.evaluate.prompts import PROMPT_SCHEMA, load_prompts
 from xl.evaluate.rows import is_only_derived, model_settings, take_rows
 from xl.evaluate.settings import Evaluate
@@ -27,7 +27,6 @@ from xl.folder import RunFolder, plain
 from xl.pairs.contrasts import draw_contrasts
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, row_seed
-from xl.settings import semantic
 from xl.stage import RowStage, Stage
 from xl.train.tokens import read_rows
 
@@ -70,7 +69,8 @@ def run_evaluation(
         console.print(f"evaluation: redoing {', '.join(cleared)}", highlight=False)
     _note(evaluation, run, stages)
     if evaluation.settings.judge:
-        _examine(evaluation, RunFolder(run.root / "examination"), engines, console)
+        examination = RunFolder(run.root / "examination")
+        examine_judge(evaluation.settings.judge, evaluation.roles["judge"], evaluation.seed, examination, engines, console)
     pipeline = Pipeline(run, stages, evaluation.roles, evaluation.seed, SOURCE, engines, console, retry_failed)
     take_rows(pipeline, _prepared(loaded.rows, evaluation), ROW_SCHEMA)
 
@@ -111,20 +111,13 @@ def _judging(evaluation: Evaluation) -> Iterator[RowStage]:
     settings = evaluation.settings
     if settings.judge is None:
         return
-    wanted = {**_pairwise(settings.judge), "reference": settings.reference, **_asked(evaluation, "judge")}
+    wanted = {**pair_settings(settings.judge), "reference": settings.reference, **_asked(evaluation, "judge")}
     pairs = [judge_pair(settings.judge, arm, settings.reference) for arm in settings.arms if arm != settings.reference]
     yield RowStage("judged", tuple(step for step, _ in pairs), _joined([schema for _, schema in pairs]), wanted, "judge")
     if settings.judge.rubric:
         rated = [rate_answer(settings.judge, arm) for arm in settings.arms]
         wanted = {"max_answer_chars": settings.judge.max_answer_chars, "prompts": rubric_prompt().wordings, **_asked(evaluation, "judge")}
         yield RowStage("rubric", tuple(step for step, _ in rated), _joined([schema for _, schema in rated]), wanted, "judge")
-
-
-def _pairwise(judging: Judging) -> dict[str, Any]:
-    """What a pairwise verdict depends on, beside the model and the answers."""
-    settings = semantic(judging)
-    del settings["rubric"]
-    return {"judge": settings, "prompts": pair_prompt(judging).wordings}
 
 
 def _joined(schemas: list[pa.Schema]) -> pa.Schema:
@@ -159,16 +152,15 @@ def _note(evaluation: Evaluation, run: RunFolder, stages: list[Stage]) -> None:
     run.write_info(info)
 
 
-def _examine(evaluation: Evaluation, run: RunFolder, engines: Engines, console: Console) -> None:
-    """Have the judge compare sound answers with ones that have planted errors."""
-    assert evaluation.settings.judge is not None
-    step, verdicts = judge_pair(evaluation.settings.judge, "sound", "planted")
+def examine_judge(judging: Judging, judge: Role, seed: int, run: RunFolder, engines: Engines, console: Console) -> None:
+    """Have a judge compare sound answers with ones that have planted errors; `xl.evaluate.exam` marks the stage `examined`."""
+    step, verdicts = judge_pair(judging, "sound", "planted")
     rows = exam.exam_rows()
-    wanted = {**_pairwise(evaluation.settings.judge), **_asked(evaluation, "judge")}
+    wanted = {**pair_settings(judging), **model_settings("judge", judge, seed)}
     stages: list[Stage] = [RowStage("examined", (step,), verdicts, wanted, "judge")]
     run.root.mkdir(parents=True, exist_ok=True)
     # Another judge is another examination; the old one is nobody's work.
     folder.check_fingerprints(run, stages, SOURCE, {}, redo=True, kept=("prompts",))
     run.write_info({**run.info, "stages": ["prompts", "examined"]})
     schema = pa.schema([(name, pa.string()) for name in rows[0]])
-    take_rows(Pipeline(run, stages, evaluation.roles, evaluation.seed, SOURCE, engines, console), rows, schema)
+    take_rows(Pipeline(run, stages, {"judge": judge}, seed, SOURCE, engines, console), rows, schema)

@@ -21,6 +21,8 @@ from xl.evaluate.winrate import TIE, Pair, Rate, WinRate, win_rate
 
 _COLUMNS = ("instruction", "output_1", "output_2", "preference")
 _NAMES = ("generator_1", "generator_2", "annotator")
+_PROMPT = "prompt"
+"""Column of our own files: names an instruction in all the languages that it is asked in, so that they are drawn together."""
 _UNNAMED = "unnamed"
 _RATE_FIGURES = (
     *("win_rate", "standard_error", "win_rate_low", "win_rate_high", "discrete_win_rate"),
@@ -166,7 +168,7 @@ def _pair(row: dict[str, Any]) -> Pair:
     is_identical = is_readable and reference == model
     score = TIE if is_identical else _score(row.get("preference"))
     return Pair(
-        prompt=str(row.get("instruction")),
+        prompt=str(row.get(_PROMPT) or row.get("instruction")),
         lang="und",
         scores=(score if is_readable else None,),
         model_num_chars=len(str(model or "")),
@@ -215,7 +217,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
     try:
         available = pq.read_schema(path).names
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=[c for c in (*_COLUMNS, *_NAMES) if c in available]).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=[c for c in (*_COLUMNS, *_NAMES, _PROMPT) if c in available]).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise UserError(_unreadable(path, error)) from None
     return rows

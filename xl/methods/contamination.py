@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from xl.evaluate.benchmarks.references import read_references
 from xl.evaluate.benchmarks.run import Benchmarking, read_items
 from xl.evaluate.prompts import load_prompts
 from xl.pages.contamination import drop_contaminated, index_benchmarks
@@ -33,4 +34,7 @@ def evaluated_texts(recipe: Recipe) -> dict[str, list[str]]:
         )
         for item in items:
             texts.setdefault(item["task"], []).append(item["text"])
+    for task in recipe.benchmarks:
+        if task.reference:
+            texts[task.task] += read_references(task.reference, task.languages or recipe.languages).answers.values()
     return texts

@@ -1,11 +1,14 @@
 """Differences between runs are paired by question, and know how little a single seed says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from xl.compare import parse_arms
+from xl.compare import Arm, compare, parse_arms
 from xl.errors import UserError
 from xl.evaluate.intervals import seeds_and_prompts_interval
+from xl.folder import RunFolder
 
 
 def test_arms_are_runs_with_a_role_and_the_same_name_means_seeds() -> None:
@@ -16,6 +19,21 @@ def test_arms_are_runs_with_a_role_and_the_same_name_means_seeds() -> None:
         parse_arms(["runs/a:tuned"])
     with pytest.raises(UserError, match="give this one another NAME="):
         parse_arms(["x=runs/a:base", "x=runs/b"])
+
+
+def test_a_measure_that_no_question_has_in_both_arms_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A pass rate is of some answers alone: one model's may all be others than the other's."""
+    measured = {
+        "base": {"in language": {("1", "de"): 0.0, ("2", "de"): 1.0}, "pass rate": {("1", "de"): 1.0}},
+        "tuned": {"in language": {("1", "de"): 1.0, ("2", "de"): 1.0}, "pass rate": {("2", "de"): 1.0}},
+    }
+    monkeypatch.setattr("xl.compare.open_run", RunFolder)
+    monkeypatch.setattr("xl.compare._measures", lambda run, role: measured[role])
+    arms = [Arm(role, role, (tmp_path,)) for role in measured]
+    assert [figure.measure for figure in compare(arms, 7)] == ["in language"]
+    del measured["base"]["in language"]
+    with pytest.raises(UserError, match="pass rate: the runs were not asked the same questions"):
+        compare(arms, 7)
 
 
 def test_the_interval_over_seeds_and_prompts_holds_the_difference_between_all_trainings() -> None:

@@ -1,1 +1,1 @@
-"""Benchmarks with right answers: one file each, opening with its paper. `task` says what all of them are."""
+"""Benchmarks, one file each, opening with its paper: with right answers, and open-ended. `task` says what all of them are."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xl.evaluate.benchmarks.run import Benchmarking
 from xl.evaluate.benchmarks.settings import Task
@@ -13,17 +13,39 @@ from xl.settings import Languages, Strict
 
 
 class Alone(Strict):
-    """A model and its benchmarks."""
+    """A model, its benchmarks, and a judge where one is wanted."""
 
     model: Model
+    judge: Model | None = None
     tasks: tuple[Task, ...]
     languages: Annotated[Languages, Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _has_a_judge_where_it_wants_one(self) -> "Alone":
+        is_judged = any(task.reference for task in self.tasks)
+        if is_judged != (self.judge is not None):
+            raise ValueError("--judge and --reference go together: the model that compares, and the answers to compare with")
+        return self
+
 
 def one_model(
-    model: Mapping[str, Any], overrides: Sequence[str], tasks: Sequence[Mapping[str, Any]], languages: Sequence[str], seed: int
+    models: Mapping[str, Mapping[str, Any]],
+    overrides: Sequence[str],
+    tasks: Sequence[Mapping[str, Any]],
+    languages: Sequence[str],
+    seed: int,
 ) -> Benchmarking:
-    """Check what a command line says, and find its model. `overrides` are KEY=VALUE of the model's settings. Raises UserError."""
-    settings = overridden(dict(model), dict(map(parse_override, overrides)))
-    alone = checked(Alone, {"model": settings, "tasks": tasks, "languages": languages}, "xl eval")
-    return Benchmarking(alone.tasks, alone.languages, seed, {"model": (alone.model, find_model(alone.model))})
+    """Check what a command line says, and find its models. Raises UserError.
+
+    Args:
+        models: settings of `model`, and of `judge` where one is wanted.
+        overrides: KEY=VALUE of the model's settings, or judge.KEY=VALUE.
+        tasks: settings of the benchmarks.
+        languages: for benchmarks that name none of their own.
+        seed: of all draws.
+    """
+    keys = {key if key.startswith("judge.") else f"model.{key}": value for key, value in map(parse_override, overrides)}
+    settings = overridden({role: dict(model) for role, model in models.items()}, keys)
+    alone = checked(Alone, {**settings, "tasks": tasks, "languages": languages}, "xl eval")
+    judge = (alone.judge, find_model(alone.judge)) if alone.judge else None
+    return Benchmarking(alone.tasks, alone.languages, seed, {"model": (alone.model, find_model(alone.model))}, judge)

@@ -26,7 +26,7 @@ def export_lm_eval(run: RunFolder, found: Sequence[Result], folder: Path) -> lis
     written = []
     for role, model in run.info["models"].items():
         own = [result for result in found if result.role == role]
-        target = folder / re.sub(r"[^\w.-]+", "__", model["name"])
+        target = folder / file_name(model["name"])
         target.mkdir(parents=True, exist_ok=True)
         path = target / f"results_{date}.json"
         path.write_text(json.dumps({**aggregated(own), "model_name": model["name"], "date": time.time()}, indent=2) + "\n", "utf-8")
@@ -37,6 +37,11 @@ def export_lm_eval(run: RunFolder, found: Sequence[Result], folder: Path) -> lis
                 lines = [json.dumps(sample, ensure_ascii=False) for sample in samples(answers, lang, result.task)]
                 (target / f"samples_{result.task}_{lang}_{date}.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return written
+
+
+def file_name(name: str) -> str:
+    """A model's name without what a file's cannot have."""
+    return re.sub(r"[^\w.-]+", "__", name)
 
 
 def aggregated(found: Sequence[Result]) -> dict[str, Any]:
@@ -76,7 +81,9 @@ def samples(answers: Sequence[Scored], lang: str, task: str) -> Iterator[dict[st
         arguments: list[list[Any]] = [[item.prompt, choice] for choice in item.choices]
         responses: list[Any] = [[str(logprob)] for logprob in one.answer.logprobs]
         if not item.choices:
-            arguments, responses = [[item.prompt, {"until": item.stop, "max_gen_toks": item.max_tokens}]], [one.answer.text]
+            drawn = {"temperature": item.temperature, "top_p": item.top_p, "do_sample": item.temperature > 0}
+            arguments = [[item.prompt, {"until": item.stop, "max_gen_toks": item.max_tokens, **drawn}]]
+            responses = [one.answer.text]
         yield {
             "doc_id": number,
             "doc": {"id": item.key, "group": item.group, "choices": item.choices, "answers": item.gold},

@@ -8,10 +8,11 @@ from rich.table import Table
 
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.consistency import Consistency, measure_consistency, pick, print_consistency
+from xl.evaluate.benchmarks.judged import Judged, print_judged, read_judged
 from xl.evaluate.benchmarks.run import answer_of, to_item
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Answer, Item
-from xl.evaluate.identify import identifier
+from xl.evaluate.identify import ANSWER_IDENTIFIERS, identifier
 from xl.evaluate.intervals import Estimate, equal_weights, estimate_mean
 from xl.evaluate.language import LanguageScore, answer_language, language_report
 from xl.evaluate.rows import finished_rows
@@ -20,13 +21,13 @@ from xl.pages.language import LANGUAGE_NAMES
 from xl.records import Row
 from xl.store import write_json
 
-IDENTIFIERS = ("py3langid",)
-"""What names an answer's language, as in the other evaluations."""
-
 
 @dataclass(frozen=True)
 class Scored:
-    """An item, a model's answer to it, and what the answer is worth: nothing by any measure where it is not valid."""
+    """An item, a model's answer to it, and what the answer is worth: nothing by any measure where it is not valid.
+
+    Of the benchmark's `partial` measures, `measures` holds those that this answer has.
+    """
 
     item: Item
     answer: Answer
@@ -46,6 +47,8 @@ class Score:
     """Answers that cannot be read as one; they score 0."""
     measures: dict[str, Estimate]
     """With 95 % intervals clustered by question over its languages; empty without answers."""
+    num_measured: dict[str, int]
+    """Answers in each measure: fewer than `num_items` where only some answers have it."""
     language: LanguageScore | None
     """How many written answers are in the question's language. Short ones cannot be told and are in no share; None where there are no
     answers in a language."""
@@ -70,6 +73,8 @@ class Result:
     """Mean of the languages, each with the same weight however many questions it has."""
     consistency: Consistency | None
     """Whether languages agree on their options; None for written answers, and where no question is asked in all of several languages."""
+    judged: Judged | None
+    """How the answers fare against reference answers; None where they are not judged."""
 
 
 def results(run: RunFolder, seed: int) -> list[Result]:
@@ -81,8 +86,7 @@ def results(run: RunFolder, seed: int) -> list[Result]:
         task = Task.model_validate(settings)
         asked = [to_item(row) for row in items if row["task"] == task.task]
         for role, model in info["models"].items():
-            scored = scored_answers(run, task.task, role)
-            found.append(_result(task, tuple(info["notes"][task.task]), role, model["name"], asked, scored, seed))
+            found.append(_result(run, task, role, model["name"], asked, seed))
     return found
 
 
@@ -94,11 +98,12 @@ def scored_answers(run: RunFolder, task: str, role: str) -> list[Scored]:
 def _scored(task: str, row: Row, role: str) -> Scored:
     asked, item, answer = BENCHMARKS[task], to_item(row), answer_of(row, role)
     measures = asked.score(item, answer)
-    return Scored(item, answer, dict(measures or dict.fromkeys(asked.measures, 0.0)), measures is not None)
+    nothing = {name: 0.0 for name in asked.measures if name not in asked.partial}
+    return Scored(item, answer, dict(nothing if measures is None else measures), measures is not None)
 
 
-def _result(task: Task, notes: tuple[str, ...], role: str, model: str, items: list[Item], scored: list[Scored], seed: int) -> Result:
-    asked = task.benchmark
+def _result(run: RunFolder, task: Task, role: str, model: str, items: list[Item], seed: int) -> Result:
+    asked, scored = task.benchmark, scored_answers(run, task.task, role)
     languages = list(dict.fromkeys(item.lang for item in items))
     groups = sorted({item.group for item in items} - {""})
 
@@ -113,23 +118,31 @@ def _result(task: Task, notes: tuple[str, ...], role: str, model: str, items: li
         model,
         role,
         task.source(seed).num_shots,
-        notes,
+        tuple(run.info["notes"][task.task]),
         {lang: score(lang=lang) for lang in languages},
         {group: score(group=group) for group in groups},
         score(),
         measure_consistency([pick(one.item, one.answer) for one in scored if one.item.choices], seed),
+        read_judged(run, task, role, seed),
     )
 
 
 def score_answers(measures: Sequence[str], scored: list[Scored], num_asked: int, seed: int) -> Score:
     """What answers to `num_asked` questions are worth by these measures; every language has the same weight."""
+    measured = {name: [one for one in scored if name in one.measures] for name in measures}
+    found = {name: _estimate_measure(name, having, seed) for name, having in measured.items() if having}
+    num_measured = {name: len(having) for name, having in measured.items()}
+    num_invalid = sum(not one.is_valid for one in scored)
+    return Score(len(scored), num_asked - len(scored), num_invalid, found, num_measured, _language(scored))
+
+
+def _estimate_measure(name: str, scored: Sequence[Scored], seed: int) -> Estimate:
     keys, weights = [one.item.key for one in scored], equal_weights([one.item.lang for one in scored])
-    found = {name: estimate_mean([one.measures[name] for one in scored], keys, seed, weights) for name in measures} if scored else {}
-    return Score(len(scored), num_asked - len(scored), sum(not one.is_valid for one in scored), found, _language(scored))
+    return estimate_mean([one.measures[name] for one in scored], keys, seed, weights)
 
 
 def _language(scored: Iterable[Scored]) -> LanguageScore | None:
-    identifiers = [identifier(name) for name in IDENTIFIERS]
+    identifiers = [identifier(name) for name in ANSWER_IDENTIFIERS]
     written = [(one.item.answer_lang, one.answer.text) for one in scored if one.item.answer_lang]
     decisions = [(lang, answer_language(text, lang, identifiers)) for lang, text in written]
     return language_report(decisions, skips_are_misses=False).overall if decisions else None
@@ -159,6 +172,8 @@ def print_results(found: Sequence[Result], console: Console) -> None:
             console.print(table)
         if result.consistency:
             print_consistency(result.consistency, console)
+        if result.judged:
+            print_judged(result.judged, result.task, result.model, console)
         for note in (*result.notes, *_warnings(result)):
             console.print(note, highlight=False)
 
@@ -172,12 +187,17 @@ def _table(title: str, first: str, names: Sequence[str]) -> Table:
 
 
 def _cells(score: Score, names: Sequence[str]) -> list[str]:
-    measures = [_estimate(score.measures.get(name)) for name in names]
+    measures = [_measure_cell(score, name) for name in names]
     return [f"{score.num_items:,}", *measures, f"{score.num_invalid:,}", _language_cell(score.language)]
 
 
-def _estimate(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+def _measure_cell(score: Score, name: str) -> str:
+    """Such as `57.3 [41.0, 72.1]`, and `of 40` behind it where fewer answers have the measure than there are."""
+    estimate, num_measured = score.measures.get(name), score.num_measured[name]
+    if estimate is None:
+        return "–"
+    share = "" if num_measured == score.num_items else f" of {num_measured:,}"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]{share}"
 
 
 def _language_cell(score: LanguageScore | None) -> str:

@@ -19,6 +19,7 @@ from rich.console import Console
 from xl import folder
 from xl.ask import AsyncStep, Columns, Context, Drop, Engine, Message, Request, Sampling
 from xl.errors import UserError
+from xl.evaluate.benchmarks.references import read_references
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Answer, Item, likeliest
 from xl.evaluate.rows import is_only_derived, model_settings, take_rows
@@ -26,6 +27,7 @@ from xl.folder import RunFolder, plain
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, record_key, row_id, row_seed, seeded_rank
 from xl.stage import RowStage, Stage
+from xl.train.prompts import completion_prompt
 
 SOURCE = "items"
 """Stands for how items are read: which there are does not count, more of them or one more language extend what is there."""
@@ -35,6 +37,8 @@ ITEM_SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("id", "task", "key", "lang", "group", "prompt", "text", "answer_lang")),
         *((name, pa.list_(pa.string())) for name in ("gold", "choices", "stop")),
         ("max_tokens", pa.int64()),
+        ("is_request", pa.bool_()),
+        *((name, pa.float64()) for name in ("temperature", "top_p")),
     ]
 )
 """An `Item`, the name of its benchmark, and a row's id."""
@@ -51,6 +55,8 @@ class Benchmarking:
     """Draws the examples in the prompts, and which questions are asked where there is a limit."""
     roles: Mapping[str, Role]
     """The models by the name that their stage and their results bear, such as `base` and `tuned`."""
+    judge: Role | None = None
+    """Compares open-ended answers with reference answers, where a benchmark has some."""
 
 
 def run_benchmarks(
@@ -62,6 +68,9 @@ def run_benchmarks(
         UserError: a benchmark's files, the settings, a model or the folder are for the user to mend.
     """
     rows, notes = read_items(wanted)
+    for task in wanted.tasks:
+        if task.reference:  # a mistake in it must not show only when all is answered
+            read_references(task.reference, task.languages or wanted.languages)
     stages: list[Stage] = [_answers(name, role, wanted.seed) for name, role in wanted.roles.items()]
     run.root.mkdir(parents=True, exist_ok=True)
     _refuse_other_tasks(wanted, run, redo)
@@ -86,8 +95,12 @@ def read_items(wanted: Benchmarking) -> tuple[list[Row], dict[str, list[str]]]:
     notes: dict[str, list[str]] = {}
     for task in wanted.tasks:
         languages = task.languages or wanted.languages
-        loaded = task.benchmark.load(task.source(wanted.seed), languages)
+        source = task.source(wanted.seed)
+        loaded = task.benchmark.load(source, languages)
         notes[task.task] = list(loaded.notes)
+        if task.benchmark.is_open:
+            drawn = f"temperature {source.temperature:g}, top-p {source.top_p:g}, at most {source.max_tokens:,} tokens"
+            notes[task.task].append(f"answers drawn at {drawn}")
         for lang in languages:
             items = [item for item in loaded.items if item.lang == lang]
             if not items:
@@ -124,7 +137,7 @@ def _answers(name: str, role: Role, seed: int) -> RowStage:
 
 
 def _ask(name: str) -> AsyncStep:
-    """Have the model write, greedily, or have it score each choice."""
+    """Have the model write, or have it score each choice."""
 
     async def step(row: Row, context: Context) -> Columns | Drop | None:
         assert context.engine is not None, "answers need an engine"
@@ -132,18 +145,20 @@ def _ask(name: str) -> AsyncStep:
         if item.choices:
             answer, finish = await _choose(item, ask, context.engine, context)
         else:
-            answer, finish = await _write(item, ask, row_seed(context.seed, row["id"], ask), context.engine, context)
+            answer, finish = await _write(item, ask, row_seed(context.seed, row["id"], "answer"), context.engine, context)
         return {f"answer_{name}": answer.text, f"finish_{name}": finish, f"logprobs_{name}": list(answer.logprobs)}
 
     return step
 
 
 async def _write(item: Item, ask: str, seed: int, engine: Engine, context: Context) -> tuple[Answer, str]:
-    sampling = Sampling(item.max_tokens)
+    sampling = Sampling(item.max_tokens, item.temperature, item.top_p)
+    message = Message("user", item.prompt)
     if engine.chat:
-        request = Request(sampling, seed, messages=(Message("user", item.prompt),))
+        request = Request(sampling, seed, messages=(message,))
     else:
-        request = Request(replace(sampling, stop=item.stop), seed, prompt=item.prompt)
+        prompt = completion_prompt([message]) if item.is_request else item.prompt
+        request = Request(replace(sampling, stop=item.stop), seed, prompt=prompt)
     completion = await engine.complete(request)
     context.count(ask, completion.prompt_tokens, completion.output_tokens)
     return Answer(completion.text.strip()), completion.finish_reason
@@ -162,8 +177,8 @@ def _refuse_other_tasks(wanted: Benchmarking, run: RunFolder, redo: bool) -> Non
     a file that was moved: what it says decides."""
     before = {task["task"]: task for task in run.info.get("tasks", ())}
     for task in wanted.tasks:
-        now = plain(task.model_dump(mode="json", by_alias=True, exclude={"from_", "languages", "limit"}))
-        changed = list(folder.differences(task.task, {key: before.get(task.task, now)[key] for key in now}, now))
+        now = plain(task.model_dump(mode="json", by_alias=True, exclude={"from_", "languages", "limit", "reference"}))
+        changed = list(folder.differences(task.task, {key: before.get(task.task, now).get(key) for key in now}, now))
         if changed and not redo:
             raise UserError(
                 f"{run.root} was begun with other settings: {'; '.join(changed)}. Use --redo to ask those questions anew, or another --out"

@@ -1,6 +1,6 @@
 """Which benchmarks are asked: the settings of each."""
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.task import Benchmark, Source
@@ -26,6 +26,12 @@ class Task(Strict):
     """Most questions of each language, the same in all: those that the seed puts first."""
     max_tokens: int | None = Field(None, ge=1)
     """Longest written answer; by default the benchmark's."""
+    temperature: float | None = Field(None, ge=0)
+    """Of answers in free text, as is `top_p`; by default the benchmark's."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    reference: str | None = None
+    """A file of answers to compare such answers with, in AlpacaEval's format (`instruction`, `output`, `generator`, and `lang` where there
+    are several languages); `models.judge` compares."""
 
     @field_validator("task")
     @classmethod
@@ -34,6 +40,14 @@ class Task(Strict):
             raise ValueError(f"unknown benchmark {name!r}; there are {', '.join(sorted(BENCHMARKS))}")
         return name
 
+    @model_validator(mode="after")
+    def _fits_the_benchmark(self) -> "Task":
+        unread = ("num_shots",) if self.benchmark.is_open else ("temperature", "top_p", "reference")
+        if given := [key for key in unread if getattr(self, key) is not None]:
+            why = "takes no examples" if self.benchmark.is_open else "counts the likeliest answer"
+            raise ValueError(f"{given[0]} changes nothing: {self.task} {why}")
+        return self
+
     @property
     def benchmark(self) -> Benchmark:
         """The benchmark itself."""
@@ -41,5 +55,14 @@ class Task(Strict):
 
     def source(self, seed: int) -> Source:
         """What the benchmark's loader is told: its own defaults where nothing else is wanted."""
-        num_shots = self.benchmark.num_shots if self.num_shots is None else self.num_shots
-        return Source(self.from_, num_shots, self.max_tokens or self.benchmark.max_tokens, seed, self.split, self.revision)
+        asked = self.benchmark
+        return Source(
+            self.from_,
+            asked.num_shots if self.num_shots is None else self.num_shots,
+            self.max_tokens or asked.max_tokens,
+            seed,
+            self.split,
+            self.revision,
+            asked.temperature if self.temperature is None else self.temperature,
+            asked.top_p if self.top_p is None else self.top_p,
+        )

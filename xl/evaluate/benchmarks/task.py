@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Item:
     prompt: str
     """The complete text that the model is shown, examples included; it ends where the answer begins, without a blank behind it."""
     gold: tuple[str, ...]
-    """The right answers; of `choices`, the right one."""
+    """The right answers; of `choices`, the right one; none where the answer is open."""
     text: str = ""
     """The question's own words with its passage, without examples and instructions: what must not be in training data."""
     group: str = ""
@@ -26,6 +27,10 @@ class Item:
     max_tokens: int = 32
     stop: tuple[str, ...] = ("\n",)
     """Where a base model's answer ends."""
+    is_request: bool = False
+    """Whether the prompt is what a user says: a model without a chat template is shown it in the wording of the training."""
+    temperature: float = 0.0
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class Source:
     """Draws the examples in the prompts: the same for all items, as far as none is its own, for engines keep what prompts share."""
     split: str | None = None
     revision: str | None = None
+    temperature: float = 0.0
+    """How requests in free text are answered, as is `top_p`; elsewhere the likeliest answer counts."""
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,18 @@ class Benchmark:
     """Raises UserError in one line that names the file and what is wrong: a language that is not there, a damaged row."""
     score: Callable[[Item, Answer], Mapping[str, float] | None]
     """Every measure, from 0 to 1; None for an answer that cannot be read as one (it scores 0 and is counted as invalid)."""
+    partial: tuple[str, ...] = ()
+    """Measures that only some answers have, such as those with a line long enough to be judged; an invalid answer has none of them."""
     num_shots: int = 0
     """Examples in the prompt unless the user says otherwise."""
     max_tokens: int = 32
     """Longest written answer unless the user says otherwise."""
+    is_open: bool = False
+    """Whether its items are requests that are answered in free text: drawn with `temperature` and `top_p`, without examples."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    judge_kind: Literal["ab", "scores"] = "ab"
+    """How a judge compares such answers with others (`xl.evaluate.judge.Judging`)."""
 
 
 CHOICE_MEASURES = ("acc", "acc_norm")

@@ -1,0 +1,51 @@
+"""XL-AlpacaEval: AlpacaEval's English instructions, to be answered in another language.
+
+Iyer, Rei, Chen and Birch, "XL-Suite", Findings of EMNLP 2025 (arXiv 2503.22973). How its models' answers were drawn is not published: ours
+are the likeliest, with up to 2,048 tokens.
+
+Read is AlpacaEval's own file, `alpaca_eval.json`, for any language: instructions that only make sense in English are left out by a list of
+ours (`xl_alpacaeval/exclusions.tsv`), stricter than the paper's, and the language is asked for in varied words and places. The paper's own
+choice of 797 is on the hub (viyer98/XL-AlpacaEval), a split for each language, or in a folder with a table for each: those are asked as
+they are written, and other languages with its English instructions and a request of ours.
+"""
+
+from collections.abc import Sequence
+
+from xl.evaluate.benchmarks.alpaca_eval import MAX_TOKENS
+from xl.evaluate.benchmarks.open_ended import (
+    MEASURES,
+    language_parts,
+    load_requests,
+    named_by_place,
+    prompt_file,
+    score,
+    translated_items,
+)
+from xl.evaluate.benchmarks.task import Benchmark, Loaded, Source
+from xl.evaluate.tables import is_table
+
+
+def load(source: Source, languages: Sequence[str]) -> Loaded:
+    """The prompts in these languages. Raises UserError."""
+    if is_table(source.path):
+        prompts = prompt_file(source).model_copy(update={"kind": "xl_alpacaeval", "clauses": "varied"})
+        return load_requests(prompts, source, languages)
+    parts = language_parts(source)
+    others = [lang for lang in languages if lang not in parts] if "en" in parts else []
+    items = translated_items(parts, source, [lang for lang in languages if lang not in others])
+    if not others:
+        return Loaded(items)
+    asked = load_requests(parts["en"].model_copy(update={"clauses": "varied"}), source, others)
+    note = f"{', '.join(others)}: no part of the set, but its English instructions with a request of ours"
+    return Loaded([*items, *named_by_place(asked.items)], (note,))
+
+
+XL_ALPACAEVAL = Benchmark(
+    name="xl_alpacaeval",
+    paper="arXiv 2503.22973",
+    measures=MEASURES,
+    load=load,
+    score=score,
+    max_tokens=MAX_TOKENS,
+    is_open=True,
+)
