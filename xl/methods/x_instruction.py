@@ -36,6 +36,7 @@ from xl.train.settings import Train
 _MARGIN_COLUMNS = pa.schema([("margin", pa.float64()), ("rank", pa.int64()), ("own_logprob", pa.float64())])
 _RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.int64())])
 _THRESHOLDS = ("min_margin", "max_rank", "min_rating")
+_QUOTA = ("per_language", "max_topic_ratio")
 
 
 class Pairs(Reverse):
@@ -124,46 +125,38 @@ def conclude(recipe: Recipe, run: RunFolder, shards: list[str]) -> None:
 
 def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
     """The method's stages; `models` are the recipe's models by role, found."""
-    rating = semantic(recipe.rating)
-    del rating["rounds"]
-    thresholds = {key: rating.pop(key) for key in _THRESHOLDS if key in rating}
-    pair_settings = semantic(recipe.pairs)
-    quota = {key: pair_settings.pop(key) for key in ("per_language", "max_topic_ratio")}
-    writer = _asked("writer", recipe, models)
-    rater = _asked("rater", recipe, models)
-    reverse = reverse_instruction(recipe.pairs, recipe.reverse_model is not None)
-    plan: list[Stage] = [
+    return [
         clean_pages(recipe.quality),
         drop_duplicates(),
-        RowStage(
-            "pairs",
-            (reverse, keep_instruction(recipe.pairs)),
-            pa.schema([("instruction", pa.string())]),
-            {"pairs": pair_settings, "prompts": reverse.prompt.wordings, **writer},
-            model="writer",
-        ),
+        _paired(recipe, models),
+        *_rated(recipe, models),
+        _accepted(recipe.rating),
+        *uncontaminated(recipe, ("text", "instruction")),
+        *_diversified(recipe),
     ]
+
+
+def _paired(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> Stage:
+    ask = reverse_instruction(recipe.pairs, recipe.reverse_model is not None)
+    settings = {name: value for name, value in semantic(recipe.pairs).items() if name not in _QUOTA}
+    own = {"pairs": settings, "prompts": ask.prompt.wordings, **_asked("writer", recipe, models)}
+    return RowStage("pairs", (ask, keep_instruction(recipe.pairs)), pa.schema([("instruction", pa.string())]), own, model="writer")
+
+
+def _rated(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
+    """The first round of rating, and those after it."""
+    settings = {name: value for name, value in semantic(recipe.rating).items() if name not in (*_THRESHOLDS, "rounds")}
     same_engine = (recipe.model_for("rater"), models["rater"]) == (recipe.model_for("writer"), models["writer"])
+    engine = "writer" if same_engine else "rater"
     if recipe.rating.rater == "likelihood":
-        plan.append(draw_contrasts(recipe.rating.num_contrasts, recipe.seed))
-        rate, columns, keep = likelihood_margin(recipe.rating), _MARGIN_COLUMNS, keep_margin(recipe.rating)
-        rating |= {"prompts": [scoring_prefix("{instruction}", "{language}")]}
-    else:
-        ask = rate_pair(recipe.rating)
-        rate, columns, keep = ask, _RATING_COLUMNS, keep_rating(recipe.rating)
-        rating |= {"prompts": ask.prompt.wordings}
-    plan.append(RowStage("rated", (rate,), columns, {"rating": rating, **rater}, model="writer" if same_engine else "rater"))
+        own = {"rating": {**settings, "prompts": [scoring_prefix("{instruction}", "{language}")]}, **_asked("rater", recipe, models)}
+        rated = RowStage(rated_stage(1), (likelihood_margin(recipe.rating),), _MARGIN_COLUMNS, own, engine)
+        return [draw_contrasts(recipe.rating.num_contrasts, recipe.seed), rated]
+    ask = rate_pair(recipe.rating)
+    rating = {"rating": {**settings, "prompts": ask.prompt.wordings}}
+    plan: list[Stage] = [RowStage(rated_stage(1), (ask,), _RATING_COLUMNS, {**rating, **_asked("rater", recipe, models)}, engine)]
     for number in range(2, recipe.rating.rounds.num_rounds + 1):
-        plan += _later_round(number, recipe, {"rating": rating, **_asked(evaluator_role(number), recipe, models)})
-    # The thresholds stand in a stage of their own: to try others costs no call to the rater.
-    plan.append(RowStage("accepted", (keep, _add_topic), pa.schema([("topic", pa.string())]), {"rating": thresholds}))
-    plan += uncontaminated(recipe, ("text", "instruction"))
-    if recipe.diversity:
-        plan.append(choose_pairs(None, quota["max_topic_ratio"], recipe.seed, name="capped"))
-        plan.append(cluster_instructions(recipe.diversity, find_model_folder(recipe.diversity.model), recipe.seed))
-        plan.append(draw_equally(quota["per_language"], recipe.seed))
-    else:
-        plan.append(choose_pairs(quota["per_language"], quota["max_topic_ratio"], recipe.seed))
+        plan += _later_round(number, recipe, {**rating, **_asked(evaluator_role(number), recipe, models)})
     return plan
 
 
@@ -173,6 +166,24 @@ def _later_round(number: int, recipe: Recipe, settings: Mapping[str, Any]) -> li
     return [
         label_sure_pairs(number, recipe.rating.rounds, recipe.rating.min_rating, recipe.seed),
         RowStage(rated_stage(number), (rate_again(recipe.rating),), columns, settings, model=evaluator_role(number)),
+    ]
+
+
+def _accepted(rating: Rating) -> Stage:
+    """The thresholds, in a stage of their own: to try others costs no call to the rater."""
+    keep = keep_margin(rating) if rating.rater == "likelihood" else keep_rating(rating)
+    settings = {name: value for name, value in semantic(rating).items() if name in _THRESHOLDS}
+    return RowStage("accepted", (keep, _add_topic), pa.schema([("topic", pa.string())]), {"rating": settings})
+
+
+def _diversified(recipe: Recipe) -> list[Stage]:
+    quota, most = recipe.pairs.per_language, recipe.pairs.max_topic_ratio
+    if not recipe.diversity:
+        return [choose_pairs(quota, most, recipe.seed)]
+    return [
+        choose_pairs(None, most, recipe.seed, name="capped"),
+        cluster_instructions(recipe.diversity, find_model_folder(recipe.diversity.model), recipe.seed),
+        draw_equally(quota, recipe.seed),
     ]
 
 
