@@ -4,7 +4,8 @@ python jobs/held_out.py runs/x_instruction_paper_cpu
 
 Prints, with 95 % intervals: how near the trained and the prompted writer come to the true instruction (chrF) and how often what they write
 finds its own page among 20; and how well the trained rater, the prompted one and the likelihood margin tell pairs that fit from pairs
-that do not, also where the wrong instruction is the nearest other one. The same command again continues.
+that do not, also where these are hard to tell (the nearest other instruction, a swapped name, a question about a detail). The trained rater
+is the one of the first round; RUN/rounds.json has those of later rounds too. The same command again continues.
 """
 
 from pathlib import Path
@@ -52,7 +53,7 @@ def main(
         table.add_row(name, *(f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in (score.chrf, score.retrieval)))
     console.print(table)
     table = Table(title="raters on pairs made of them: area under the ROC curve", title_justify="left", header_style="bold")
-    for heading in ("rater", "all", "against the nearest other instruction"):
+    for heading in ("rater", "all", "against hard negatives"):
         table.add_column(heading)
     for name, rated in found.raters.items():
         areas = ((rated.auc, rated.interval), (rated.hard_auc, rated.hard_interval))

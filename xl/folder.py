@@ -9,6 +9,7 @@
     RUN/evaluation/       a folder like this one, of prompts instead of pages
     RUN/benchmarks/       the same, of questions that have right answers
     RUN/models/ROLE/      a model that the method trains for itself, such as the one that writes instructions
+    RUN/rounds.json       what the rounds of X-Instruction's trained rater came to
     RUN/arms/NAME/        a run of each of the recipe's arms; stages that it shares with the run are links to them
     RUN/report.html       what happened, to look at
 

@@ -110,6 +110,8 @@ class Pipeline:
     engines: Engines
     console: Console
     retry_failed: bool = False
+    player: Callable[[str], Role | None] | None = None
+    """Gives the model of a role when its first row is to ask it, instead of `roles`; None for one that no row will ask."""
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def take(self, source: Any, shards: list[InputShard], schema: pa.Schema) -> list[InputShard]:
@@ -157,13 +159,16 @@ class Pipeline:
         todo = [s for s in shards if not stores.is_done(s) or (self.retry_failed and stores.num_failed(s))]
         if not todo:
             return
-        if role := next((stage.model for stage in stages if stage.model), None):
-            plan = self.engines.open(plan, self.roles[role])
+        if (role := next((stage.model for stage in stages if stage.model), None)) and (player := self._player(role)):
+            plan = self.engines.open(plan, player)
         name = " + ".join(stage.name for stage in stages)
         started = time.monotonic()
         with StageProgress(self.console, name, sum(shard.num_rows for shard in todo)) as progress:
             run_rows(plan, source, todo, progress)
         self._add_seconds(stages[0].name, time.monotonic() - started)
+
+    def _player(self, role: str) -> Role | None:
+        return self.player(role) if self.player else self.roles[role]
 
     def _is_finished(self, stage: RowStage, schema: pa.Schema, shards: list[InputShard]) -> bool:
         alone = PassStores((stage,), (self.run.store(stage.name),), (schema,))

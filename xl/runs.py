@@ -19,9 +19,9 @@ from xl import arms as arms_folder
 from xl import dataset, folder, summary
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import UserError
-from xl.evaluate.rows import take_rows
+from xl.evaluate.rows import take_exam, take_rows
 from xl.folder import RunFolder, plain
-from xl.methods import METHODS, arm_of, load_method, method_stages, role_trainings
+from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, role_trainings
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
 from xl.recipe import PageRecipe, Recipe
@@ -87,7 +87,33 @@ class Job:
             self.engines,
             self.console,
             self.options.retry_failed,
+            self.player,
         )
+
+    def player(self, role: str) -> Role | None:
+        """The model of a role, now that its first row is to ask it; None where the run's rows taught it nothing new.
+
+        What learns from rows of the run is made here, and a model with an exam takes it.
+        """
+        model, training = self.recipe.model_for(role), self.trainings.get(role)
+        if training is None:
+            return model, self.models[role]
+        target = self.run.role_folder(role)
+        if training.lessons:
+            kept = dataset.kept_rows(self.run.store(training.lessons.stage), summary.shard_names(self.run))
+            if (training := training.taught(kept)) is None:
+                self.console.print(f"model of the role {role}: there is nothing new to learn, and no row asks it", highlight=False)
+                return None
+            self.make(role, training)
+        player = model, training.model(target)
+        if training.exam:
+            take_exam(training.exam, target / "exam", role, player, self.recipe.seed, self.engines, self.console)
+        return player
+
+    def make(self, role: str, training: RoleTraining) -> None:
+        """Make the model of a role, unless it is there."""
+        self.console.print(f"model of the role {role}: {training.base.name}, tuned on {len(training.rows):,} rows", highlight=False)
+        make_model(training, self.run.role_folder(role), self.engines.make_room_for, self.console)
 
 
 def resolve_models(recipe: Recipe, run: RunFolder) -> tuple[dict[str, ResolvedModel], dict[str, RoleTraining]]:
@@ -139,8 +165,15 @@ def _has_work(job: Job, main: Job) -> bool:
 
 def _share(main: Job, arm: Job) -> None:
     """Let an arm have what is the run's as well."""
-    models = [role for role, training in arm.trainings.items() if main.models.get(role) and main.models[role].digest == training.digest]
-    arms_folder.share(main.run, main.fingerprints, arm.run, arm.fingerprints, INPUT, models)
+    wanted, there = arm.fingerprints, main.fingerprints
+    models = [
+        role
+        for role, training in arm.trainings.items()
+        if main.models.get(role)
+        and main.models[role].digest == training.digest
+        and (training.lessons is None or wanted[training.lessons.stage] == there.get(training.lessons.stage))
+    ]
+    arms_folder.share(main.run, there, arm.run, wanted, INPUT, models)
 
 
 def _execute_all(main: Job, todo: list[Job]) -> None:
@@ -168,7 +201,7 @@ def _start_over(run: RunFolder) -> None:
     parts = ("arms", "models", "held_out", "stages")
     for path in (*(run.root / part for part in parts), run.manifest, run.dataset, run.training, run.evaluation.root, run.benchmarks.root):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (run.root / "run.json", run.report):
+    for path in (run.root / "run.json", run.root / "rounds.json", run.report):
         path.unlink(missing_ok=True)
 
 
@@ -216,9 +249,10 @@ def _note(job: Job) -> None:
 def _execute(job: Job) -> None:
     state = _state(job)
     for role, training in job.trainings.items():
-        job.console.print(f"model of the role {role}: {training.base.name}, tuned on {len(training.rows):,} rows", highlight=False)
-        make_model(training, job.run.role_folder(role), job.engines.make_room_for, job.console)
+        if not training.lessons:
+            job.make(role, training)
     names = _take_pages(job, job.recipe) if isinstance(job.recipe, PageRecipe) else _take_rows(job)
+    conclude(job.recipe, job.run, names)
     num_pairs = write_dataset(job.run, job.recipe, names)
     if job.recipe.train:
         if not num_pairs:

@@ -24,6 +24,7 @@ from xl.recipe import PageRecipe, Recipe
 from xl.records import FATE_SCHEMA, Row, Status
 from xl.report.evaluation import Evaluation, Training
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
+from xl.report.rounds import read_rounds
 from xl.settings import semantic
 from xl.stage import RowStage
 from xl.store import Ledger, StageStore, read_json
@@ -139,7 +140,7 @@ def print_trace(run: RunFolder, prefix: str, console: Console) -> None:
 
 def _print_life(run: RunFolder, prefix: str, console: Console) -> bool:
     """Whether the folder has such a row."""
-    names, known, found = shard_names(run), set[str](), False
+    names, known, found = shard_names(run), dict[str, Any](), False
     for stage in run.info["stages"]:
         rows = list(rows_with_id(run.store(stage), names, prefix))
         if len({row["id"] for row in rows}) > 1:
@@ -151,13 +152,13 @@ def _print_life(run: RunFolder, prefix: str, console: Console) -> bool:
             reason = f" ({row['reason']})" if row["reason"] else ""
             console.print(f"\n[bold]{stage}[/bold]: {row['status']}{reason}", highlight=False)
             for name, value in row.items():
-                if name not in FATE_SCHEMA.names and name not in known and value is not None:
+                if name not in FATE_SCHEMA.names and value is not None and known.get(name) != value:
                     console.print(f"  {name}: {_clipped(value)}", highlight=False, markup=False)
             for entry in row["_usage"] or ():
                 console.print(
                     f"  {entry['ask']}: {entry['prompt_tokens']} prompt and {entry['output_tokens']} output tokens", highlight=False
                 )
-            known |= {name for name, value in row.items() if value is not None}
+            known |= {name: value for name, value in row.items() if value is not None}
     return found
 
 
@@ -178,7 +179,8 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
     console.print(f"input: {len(files):,} files, {num_bytes / 1e6:,.1f} MB{most}", highlight=False)
     models, trainings = resolve_models(recipe, RunFolder(out))
     for role, training in trainings.items():
-        console.print(f"  {role}: {training.base.name} is tuned on {len(training.rows):,} rows first", highlight=False)
+        more = f", and on what the run's stage {training.lessons.stage} chooses" if training.lessons else " first"
+        console.print(f"  {role}: {training.base.name} is tuned on {len(training.rows):,} rows{more}", highlight=False)
     for stage in method_stages(recipe, models):
         kind = "row by row" if isinstance(stage, RowStage) else "all rows at once"
         engine = f", asks {recipe.model_for(stage.model).model}" if isinstance(stage, RowStage) and stage.model else ""
@@ -279,6 +281,7 @@ def report(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
             training=training(run, recipe),
             evaluation=evaluation(run, recipe),
             comparison=_comparison(run, recipe),
+            rounds=read_rounds(run.root / "rounds.json"),
         )
     )
 

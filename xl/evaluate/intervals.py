@@ -243,6 +243,33 @@ def proportion_interval(num_successes: int, num_trials: int, confidence: float =
     return Interval(float(found.low), float(found.high))
 
 
+def auc_interval(
+    scores: Sequence[float], labels: Sequence[bool], groups: Sequence[Hashable], seed: int, confidence: float = 0.95, num_draws: int = 2_000
+) -> tuple[float, Interval]:
+    """Area under the ROC curve, and its percentile bootstrap over groups; all sequences have one entry an item.
+
+    The area is the share of pairs of a true and a false item in which the true one scores higher, a tie counting half (Hanley and
+    McNeil, Radiology 1982). Items of one group (what was made of one seed, say) are drawn together. NaN where all labels are alike.
+    """
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    values, truths = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
+    members = np.array([places[group] for group in groups], dtype=np.int64)
+    wins = np.sign(values[truths][:, np.newaxis] - values[~truths]) / 2 + 0.5
+    if not wins.size:
+        return float("nan"), Interval(float("nan"), float("nan"))
+    draws = np.random.default_rng(seed).multinomial(len(places), np.full(len(places), 1 / len(places)), num_draws)
+    won, compared = (draws[:, members[truths]] @ wins * draws[:, members[~truths]]).sum(axis=1), _num_compared(draws, members, truths)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(won[compared > 0] / compared[compared > 0], [tail, 1 - tail])
+    return float(wins.mean()), Interval(float(low), float(high))
+
+
+def _num_compared(draws: NDArray[np.int64], members: NDArray[np.int64], truths: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pairs of a true and a false item in each draw, (num_draws,)."""
+    counted: NDArray[np.int64] = draws[:, members[truths]].sum(axis=1) * draws[:, members[~truths]].sum(axis=1)
+    return counted
+
+
 @dataclass(frozen=True)
 class McNemar:
     """Two arms on the same items: how many only the second got right, how many only the first, and how likely that is by chance."""

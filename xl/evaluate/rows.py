@@ -3,20 +3,27 @@
 A model's settings, as the stages that ask it remember them, are worded here too, so that every evaluation words them alike.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from rich.console import Console
 
 from xl import folder
 from xl.folder import RunFolder
-from xl.pipeline import Pipeline, Role
+from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, Status, digest_of, row_digest
 from xl.settings import semantic
 from xl.stage import Stage
 from xl.store import InputShard, StageStore, write_json
+from xl.train.roles import Exam
 
 DERIVED = ("weights", "examples")
 """Settings of stages that follow from the run itself: when its dataset or its model is another one, the answers are made anew unasked."""
+
+EXAM = "exam"
+"""Stage that holds the rows of an exam."""
 
 _ROWS_PER_SHARD = 1000
 
@@ -53,6 +60,20 @@ def _seal(store: StageStore, rows: list[Row], schema: pa.Schema, shard_by: tuple
             ]
             shards.append(store.write(f"{group}-{number:05d}", digest_of(digests), fates, schema).as_input())
     return shards
+
+
+def take_exam(exam: Exam, root: Path, role: str, player: Role, seed: int, engines: Engines, console: Console) -> None:
+    """Ask a model that the run made about rows whose answer is known, in a folder like a run's; another model is asked anew.
+
+    Raises:
+        UserError: the engine cannot work, or all rows failed.
+    """
+    run = RunFolder(root)
+    stage = replace(exam.stage, model=role, settings={**exam.stage.settings, "digest": player[1].digest})
+    root.mkdir(parents=True, exist_ok=True)
+    folder.check_fingerprints(run, [stage], EXAM, {}, redo=True, kept=(EXAM,))
+    run.write_info({"stages": [EXAM, stage.name]})
+    take_rows(Pipeline(run, [stage], {role: player}, seed, EXAM, engines, console), list(exam.rows), exam.schema, EXAM)
 
 
 def finished_rows(run: RunFolder, stage: str) -> list[Row]:

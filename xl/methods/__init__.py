@@ -3,7 +3,8 @@
 A method has `stages(recipe, models)`: what becomes of its rows, in order; `models` are the recipe's models by role, found. Its class
 `Recipe` says which keys its recipes have; without one they have pages and the page filters (`xl.recipe.PageRecipe`). A method whose
 input is not pages has `rows(recipe)`, which gives its rows and their schema; one that trains models for itself has
-`trainings(recipe, models)`, which says by role on what.
+`trainings(recipe, models)`, which says by role on what; one that has more to tell of its rows than their ledger does has
+`conclude(recipe, run, shards)`, which writes it into the run's folder.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any
 from xl.ask import Ask
 from xl.engines.models import ResolvedModel
 from xl.errors import UserError
+from xl.folder import RunFolder
 from xl.recipe import PageRecipe, Recipe, checked, overridden, read_yaml
 from xl.stage import RowStage, Stage
 from xl.train.roles import RoleTraining
@@ -111,6 +113,13 @@ def role_trainings(recipe: Recipe, models: dict[str, ResolvedModel]) -> dict[str
     make = getattr(load_method(recipe.method), "trainings", None)
     trainings: dict[str, RoleTraining] = make(recipe, models) if make else {}
     return trainings
+
+
+def conclude(recipe: Recipe, run: RunFolder, shards: list[str]) -> None:
+    """Let the method write down what it has to tell of the run's rows, now that all have been through its stages."""
+    tell = getattr(load_method(recipe.method), "conclude", None)
+    if tell:
+        tell(recipe, run, shards)
 
 
 def _modules(stage: Stage) -> Iterator[str]:

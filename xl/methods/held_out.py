@@ -1,14 +1,13 @@
 """X-Instruction's own models on seed pairs that they have not seen: does the training of the reverse model and of the evaluator pay?
 
 RUN/held_out/reverse/    one row a held-out seed: what the trained and the prompted writer make of its text
-RUN/held_out/raters/     four rows a seed (`xl.pairs.rating_set`): what the raters say of pairs whose level is known
+RUN/held_out/raters/     four or five rows a seed (`xl.pairs.rating_set`): what the raters say of pairs whose level is known
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
@@ -17,11 +16,11 @@ from xl.errors import require
 from xl.evaluate.intervals import Estimate, Interval, estimate_mean
 from xl.evaluate.rows import finished_rows, take_rows
 from xl.folder import RunFolder, check_fingerprints
+from xl.methods.rounds import is_hard, rater_auc
 from xl.methods.x_instruction import Recipe
 from xl.pairs.contrasts import draw_contrasts
-from xl.pairs.levels import Level
-from xl.pairs.rate import Rating, likelihood_margin, logprobs_after, rate_pair
-from xl.pairs.rating_set import rating_set
+from xl.pairs.rate import Rating, likelihood_margin, logprobs_after, rate_pair, rated_or_null
+from xl.pairs.rating_set import PAIR_SCHEMA, pair_rows, rating_set
 from xl.pairs.reverse import reverse_instruction
 from xl.pairs.seeds import Seed, read_seeds
 from xl.pipeline import Engines, Pipeline, Role
@@ -37,9 +36,6 @@ RATERS = ("trained", "prompted", "margin")
 _SOURCE = "held_out"
 _SEED_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "lang", "language", "text", "true_instruction")]).append(
     pa.field("others", pa.list_(pa.string()))
-)
-_PAIR_SCHEMA = pa.schema(
-    [*((name, pa.string()) for name in ("id", "seed", "lang", "language", "instruction", "text", "kind")), ("level", pa.int64())]
 )
 
 
@@ -58,7 +54,7 @@ class RaterScore:
     auc: float
     interval: Interval
     hard_auc: float
-    """Against the nearest other instruction alone."""
+    """Good pairs against the hard bad ones alone."""
     hard_interval: Interval
 
 
@@ -91,8 +87,8 @@ def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: 
     folder = RunFolder(run.root / "held_out")
     rows = _seed_rows(split.held_out, [*split.train, *split.held_out], recipe.seed)
     _take(RunFolder(folder.root / "reverse"), _writing(recipe, writers, roles), rows, _SEED_SCHEMA, recipe.seed, roles, engines, console)
-    pairs = [_pair_row(number, pair) for number, pair in enumerate(rating_set(split.held_out, recipe.seed))]
-    _take(RunFolder(folder.root / "raters"), _rating(recipe, raters, roles), pairs, _PAIR_SCHEMA, recipe.seed, roles, engines, console)
+    pairs = pair_rows(rating_set(split.held_out, recipe.seed))
+    _take(RunFolder(folder.root / "raters"), _rating(recipe, raters, roles), pairs, PAIR_SCHEMA, recipe.seed, roles, engines, console)
     written = finished_rows(RunFolder(folder.root / "reverse"), "retrieved")
     rated = finished_rows(RunFolder(folder.root / "raters"), f"rated_{raters[-1]}")
     return HeldOut(
@@ -111,12 +107,6 @@ def _seed_rows(held_out: Sequence[Seed], every: Sequence[Seed], seed: int) -> li
         values = {"text": pair.response, "true_instruction": pair.instruction, "others": texts}
         rows.append({"id": pair.id, "lang": pair.lang, "language": pair.language, **values})
     return rows
-
-
-def _pair_row(number: int, pair: Any) -> Row:
-    seed = pair.seed
-    values = {"instruction": pair.instruction, "text": pair.text, "kind": pair.kind, "level": int(pair.level)}
-    return {"id": f"{seed.id}-{number % 4}", "seed": seed.id, "lang": seed.lang, "language": seed.language, **values}
 
 
 def _writing(recipe: Recipe, writers: list[str], roles: Mapping[str, Role]) -> list[Stage]:
@@ -169,16 +159,8 @@ def _rating(recipe: Recipe, raters: list[str], roles: Mapping[str, Role]) -> lis
             step, column = ask, "rating"
         settings = {"rating": semantic(recipe.rating), **_known(roles[role], ask)}
         columns = pa.schema([(f"rating_{rater}", pa.float64())])
-        plan.append(RowStage(f"rated_{rater}", (_rated(step, column, rater),), columns, settings, role))
+        plan.append(RowStage(f"rated_{rater}", (rated_or_null(step, column, f"rating_{rater}"),), columns, settings, role))
     return plan
-
-
-def _rated(step: AsyncStep, column: str, rater: str) -> AsyncStep:
-    async def rate(row: Row, context: Context) -> Columns:
-        found = await step(row, context)
-        return {f"rating_{rater}": None if found is None or isinstance(found, Drop) else found[column]}
-
-    return rate
 
 
 def _known(role: Role, ask: Ask | None = None) -> dict[str, Any]:
@@ -213,23 +195,5 @@ def _writer_score(rows: list[Row], writer: str, seed: int) -> WriterScore:
 
 
 def _rater_score(rows: list[Row], rater: str, seed: int) -> RaterScore:
-    rated = [row for row in rows if row[f"rating_{rater}"] is not None]
-    hard = [row for row in rated if row["kind"] in ("seed", "nearest")]
-    return RaterScore(*_auc(rated, rater, seed), *_auc(hard, rater, seed))
-
-
-def _auc(rows: list[Row], rater: str, seed: int) -> tuple[float, Interval]:
-    """The area, and a percentile bootstrap over seeds: the pairs that were made of one seed are drawn together."""
-    metrics = require("sklearn.metrics", "corpus")
-    fits = np.array([row["level"] > Level.BAD for row in rows])
-    ratings = np.array([row[f"rating_{rater}"] for row in rows])
-    seeds = np.array([row["seed"] for row in rows])
-    names = np.unique(seeds)
-    rng = np.random.default_rng(seed)
-    areas = []
-    for _ in range(1000):
-        counts = dict(zip(*np.unique(rng.choice(names, len(names)), return_counts=True), strict=True))
-        weights = np.array([counts.get(name, 0) for name in seeds])
-        areas.append(metrics.roc_auc_score(fits, ratings, sample_weight=weights))
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return float(metrics.roc_auc_score(fits, ratings)), Interval(float(low), float(high))
+    column = f"rating_{rater}"
+    return RaterScore(*rater_auc(rows, column, seed), *rater_auc([row for row in rows if is_hard(row)], column, seed))

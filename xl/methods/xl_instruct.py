@@ -16,6 +16,7 @@ from xl.pages.clean import clean_pages
 from xl.pages.duplicates import drop_duplicates
 from xl.pages.language import LANGUAGE_NAMES
 from xl.pairs import quality_estimation as qe
+from xl.pairs.distil import Distil, answer_directly, keep_answer
 from xl.pairs.mix import choose_pairs
 from xl.pairs.question import write_question
 from xl.pairs.refine import CRITERIA, Refine, Score, keep_refined, keep_score, refine_answer, score_answer, score_prompt, take_draft
@@ -26,8 +27,9 @@ from xl.records import Row, seeded_rank
 from xl.settings import semantic
 from xl.stage import RowStage, Stage
 
-ROLES = ("writer", "rater", "translator", "estimator")
-"""What models do here: write questions and refine answers, score them, translate them, estimate the translations' quality."""
+ROLES = ("writer", "rater", "translator", "estimator", "teacher")
+"""What models do here: write questions and refine answers, score them, translate them, estimate the translations' quality, or answer
+in the language themselves."""
 
 _SWITCH = BeforeValidator(lambda value: None if value is False else value)
 """`false` in a recipe leaves the step out."""
@@ -55,7 +57,7 @@ _CHOSEN_COLUMNS = pa.schema(
 class Models(recipes.Models):
     """The models by what they do."""
 
-    stand_ins: ClassVar[Mapping[str, str]] = {"rater": "writer", "translator": "writer", "estimator": "translator"}
+    stand_ins: ClassVar[Mapping[str, str]] = {"rater": "writer", "translator": "writer", "estimator": "translator", "teacher": "writer"}
     writer: recipes.Model
     """Writes questions and refines answers."""
     rater: recipes.Model | None = None
@@ -64,6 +66,8 @@ class Models(recipes.Models):
     """Translates them; by default the writer."""
     estimator: recipes.Model | None = None
     """Estimates the translations' quality; by default the translator."""
+    teacher: recipes.Model | None = None
+    """Answers in the language itself, for `distil`; by default the writer."""
 
 
 class Recipe(recipes.PageRecipe):
@@ -85,6 +89,9 @@ class Recipe(recipes.PageRecipe):
     gates: Gates = Gates()
     estimate: Annotated[qe.Estimate | None, _SWITCH] = qe.Estimate()
     choice: qe.Choice = qe.Choice()
+    distil: Distil | None = None
+    """Let a teacher answer the English request in the language itself, in the place of all steps from the refinement to the choice: a
+    baseline of X-Instruction. It wants `refine`, `score` and `translate` to be false."""
     per_language: int | None = Field(None, gt=0)
     """Most pairs in the dataset per language; null keeps all."""
     max_topic_ratio: float = Field(0.1, gt=0, le=1)
@@ -96,6 +103,8 @@ class Recipe(recipes.PageRecipe):
             raise ValueError("`estimate: false` leaves nothing to choose among samples by; it needs `translate: {best_of: 1}`")
         if self.estimate is None and self.choice.min_quality is not None:
             raise ValueError("`choice.min_quality` needs an `estimate`")
+        if self.distil and (self.refine or self.score or self.translate):
+            raise ValueError("`distil` answers in the language itself; it needs refine: false, score: false and translate: false")
         if self.translate and "en" in self.languages:
             raise ValueError("languages: en: the answers are translated from English; leave it out, or set translate: false")
         return self
@@ -120,13 +129,13 @@ def stages(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
         UserError: a language cannot be a target or cannot be estimated, or the files of examples are not sound.
         MissingExtra: the estimator's library is not installed.
     """
-    writer, rater, translator, estimator = (player(role, recipe, models) for role in ROLES)
-    plan: list[Stage] = [
-        clean_pages(recipe.quality),
-        drop_duplicates(),
-        _question(recipe.question, writer),
-        _refined(recipe, writer),
-    ]
+    writer, rater, translator, estimator, teacher = (player(role, recipe, models) for role in ROLES)
+    plan: list[Stage] = [clean_pages(recipe.quality), drop_duplicates(), _question(recipe.question, writer)]
+    if recipe.distil:
+        plan += [_clause(recipe.languages, recipe.seed), _answered(recipe.distil, teacher)]
+        plan.append(RowStage("chosen", (_add_topic,), pa.schema([("topic", pa.string())])))
+        return [*plan, *_dataset(recipe)]
+    plan.append(_refined(recipe, writer))
     if recipe.score:
         plan += _scored(recipe.score, rater)
     if recipe.translate:
@@ -138,9 +147,12 @@ def stages(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
         plan.append(_chosen(recipe))
     else:
         plan.append(RowStage("chosen", (_take_english,), pa.schema([(n, pa.string()) for n in ("request", "response", "topic")])))
-    plan += uncontaminated(recipe, ("text", "instruction", "response"))
-    plan.append(choose_pairs(recipe.per_language, recipe.max_topic_ratio, recipe.seed))
-    return plan
+    return [*plan, *_dataset(recipe)]
+
+
+def _dataset(recipe: Recipe) -> list[Stage]:
+    pairs = choose_pairs(recipe.per_language, recipe.max_topic_ratio, recipe.seed)
+    return [*uncontaminated(recipe, ("text", "instruction", "response")), pairs]
 
 
 def _question(settings: Reverse, writer: Player) -> Stage:
@@ -176,6 +188,12 @@ def _clause(languages: Sequence[str], seed: int) -> Stage:
     columns = pa.schema([(name, pa.string()) for name in ("lang", "language", "request")])
     own = {"languages": sorted(languages), "clauses": clauses(), "seed": seed}
     return RowStage("clause", (draw_language(languages, seed),), columns, own)
+
+
+def _answered(settings: Distil, teacher: Player) -> Stage:
+    ask = answer_directly(settings)
+    own = {"distil": semantic(settings), "prompts": ask.prompt.wordings, **teacher.settings}
+    return RowStage("answered", (ask, keep_answer(settings)), pa.schema([("response", pa.string())]), own, teacher.key)
 
 
 def translation_stages(settings: Translate, gates: Gates, examples: dict[str, Shots], translator: Player) -> list[RowStage]:

@@ -11,13 +11,35 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xl.ask import Ask, AsyncStep, Columns, Completion, Context, Drop, Filter, Sampling, one_line, quote
 from xl.pairs.levels import Level
-from xl.pairs.rating_set import RatedPair
+from xl.pairs.rating_set import RatedPair, pair_rows
 from xl.pairs.reverse import load_prompt, trained_prompt, training_row
 from xl.records import Row
+from xl.settings import Strict
+
+
+class Rounds(Strict):
+    """How often pairs are rated, each time by an evaluator that learned from what the one before was sure of."""
+
+    num_rounds: int = Field(1, ge=1)
+    """Most rounds; one rates with the evaluator that knows the synthetic rating set alone."""
+    min_change: float = Field(0.02, ge=0, le=1)
+    """The rounds end when the share of accepted pairs changes by less from one to the next."""
+    min_good: float = Field(1.8, ge=0, le=2)
+    """Expected level from which a pair is a good example for the next evaluator."""
+    max_bad: float = Field(0.2, ge=0, le=2)
+    """Expected level up to which a pair is a bad example."""
+    max_labels: int = Field(200, gt=0)
+    """Most good examples of a language. It has as many bad ones, and fewer of both where pairs of one kind are short."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Rounds":
+        if self.max_bad >= self.min_good:
+            raise ValueError(f"rounds: max_bad: {self.max_bad:g} must be below min_good: {self.min_good:g}")
+        return self
 
 
 class Rating(BaseModel):
@@ -39,6 +61,8 @@ class Rating(BaseModel):
     """Worst place of the own instruction among all (1: it must be the best)."""
     min_rating: float = Field(1.5, ge=0, le=2)
     """Least expected level of the prompted or trained rater (0 bad, 1 flawed, 2 good)."""
+    rounds: Rounds = Rounds()
+    """Rounds of the trained rater."""
     max_page_chars: int = Field(1200, ge=100)
     """The prompted or trained rater sees so much of the page."""
     max_base_page_chars: int = Field(400, ge=100)
@@ -64,10 +88,23 @@ def rate_pair(settings: Rating) -> Ask:
 
 def rating_rows(pairs: Iterable[RatedPair], settings: Rating) -> Iterator[Row]:
     """What the evaluator is trained on: pairs and their level, as a digit."""
-    prompt = trained_prompt("rate_trained", settings.max_page_chars)
-    for number, pair in enumerate(pairs):
-        row = {"id": f"{pair.seed.id}-{number}", "instruction": pair.instruction, "text": pair.text, "language": pair.seed.language}
-        yield training_row("rating", prompt, row, str(int(pair.level)))
+    for row in pair_rows(pairs):
+        yield trained_row(settings, row, row["level"])
+
+
+def trained_row(settings: Rating, row: Row, level: int) -> Row:
+    """A row of a dataset that teaches the evaluator a pair's level."""
+    return training_row("rating", trained_prompt("rate_trained", settings.max_page_chars), row, str(level))
+
+
+def rated_or_null(step: AsyncStep, column: str, into: str) -> AsyncStep:
+    """A rater for pairs whose level is known: no row is dropped, and an answer that is no rating is null in the column `into`."""
+
+    async def rate(row: Row, context: Context) -> Columns:
+        found = await step(row, context)
+        return {into: None if found is None or isinstance(found, Drop) else found[column]}
+
+    return rate
 
 
 def _parse_rating(row: Row, completion: Completion) -> Columns | Drop:

@@ -1,29 +1,45 @@
 """The synthetic rating set that X-Instruction's evaluator is trained on (Li et al., arXiv 2405.19744): pairs whose level is known.
 
-How the paper builds its three levels is not published. Ours are made of seed pairs so that a level cannot be told from the text alone,
-which would teach the evaluator to spot cut texts instead of reading the instruction: bad pairs have whole, sound texts, and their
-instructions are those of other seeds, half of them of the nearest one.
+How the paper builds its three levels is not published. Ours are made of seed pairs so that neither the text alone nor the instruction
+alone gives a level away, which would teach the evaluator to spot cut texts instead of reading both: bad pairs have whole, cut and short
+texts like the others, and a question about a detail is right for the passage that answers it.
 
-good      a seed pair
-flawed    a seed pair whose text breaks off early: it answers in part
-bad       a seed's text with the instruction of the nearest other seed of its language, or of any other one
+good      seed      a seed pair
+          passage   the passage of a seed's text that holds a number, with a question about that number
+flawed    cut       a seed pair whose text breaks off early: it answers in part
+bad       nearest   a seed's text with the instruction of the nearest other seed of its language
+          swapped   a seed pair with another seed's name in the place of one that the instruction holds
+          detail    a seed's text with a question about a number that it mentions in passing
+          other     a seed's text, whole, cut or a passage, with the instruction of any other seed
+
+Every seed has a seed, a cut, an other and one of the three hard ones; with a detail goes a passage.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from xl.ask import clip
 from xl.errors import require
 from xl.pairs.levels import Level
 from xl.pairs.seeds import Seed
-from xl.records import seeded_rank
+from xl.records import Row, seeded_rank
 
 KEPT_RATIO = 0.4
 """Share of its characters that a flawed pair's text keeps, cut at a sentence."""
 
+HARD_KINDS = ("nearest", "swapped", "detail")
+"""Bad pairs that are on their text's subject, or nearly."""
+
+PAIR_SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in ("id", "seed", "lang", "language", "instruction", "text", "kind")), ("level", pa.int64())]
+)
+
 
 class RatedPair(NamedTuple):
-    """A pair and its level; `kind` names how it was made: seed, cut, nearest or other."""
+    """A pair and its level; `kind` names how it was made, as the module says."""
 
     seed: Seed
     instruction: str
@@ -33,22 +49,106 @@ class RatedPair(NamedTuple):
 
 
 def rating_set(seeds: Sequence[Seed], seed: int) -> list[RatedPair]:
-    """Four pairs of every seed that has another one in its language: one good, one flawed, two bad."""
+    """Four or five pairs of every seed that has another one in its language: one or two good, one flawed, two bad."""
     by_language: dict[str, list[Seed]] = {}
     for pair in seeds:
         by_language.setdefault(pair.lang, []).append(pair)
-    return [rated for every in by_language.values() if len(every) > 1 for rated in _of_language(every, seed)]
+    return [rated for every in by_language.values() if len(every) > 1 for rated in _of_language(every, seeds, seed)]
 
 
-def _of_language(seeds: list[Seed], seed: int) -> Iterable[RatedPair]:
+def pair_rows(pairs: Iterable[RatedPair]) -> list[Row]:
+    """Rated pairs as rows to ask a rater about, in the columns of `PAIR_SCHEMA`; `seed` is the id of the seed that a pair was made of."""
+    return [
+        {
+            "id": f"{pair.seed.id}-{pair.kind}",
+            "seed": pair.seed.id,
+            "lang": pair.seed.lang,
+            "language": pair.seed.language,
+            "instruction": pair.instruction,
+            "text": pair.text,
+            "kind": pair.kind,
+            "level": int(pair.level),
+        }
+        for pair in pairs
+    ]
+
+
+def _of_language(seeds: list[Seed], every: Sequence[Seed], seed: int) -> Iterator[RatedPair]:
+    """The pairs of one language's seeds; `every` are those of all languages, whose instructions are English alike."""
     nearest = _nearest([pair.instruction for pair in seeds])
     for place, pair in enumerate(seeds):
-        others = [other for other in seeds if other.id != pair.id]
-        other = min(others, key=lambda other: seeded_rank(seed, "mismatch", pair.id, other.id))
+        cut = clip(pair.response, max(1, round(KEPT_RATIO * len(pair.response))))
         yield RatedPair(pair, pair.instruction, pair.response, Level.GOOD, "seed")
-        yield RatedPair(pair, pair.instruction, _cut(pair.response), Level.FLAWED, "cut")
-        yield RatedPair(pair, seeds[nearest[place]].instruction, pair.response, Level.BAD, "nearest")
-        yield RatedPair(pair, other.instruction, pair.response, Level.BAD, "other")
+        yield RatedPair(pair, pair.instruction, cut, Level.FLAWED, "cut")
+        passages = _numbered_passages(pair)
+        hard = {
+            "nearest": seeds[nearest[place]].instruction,
+            "swapped": _swapped(pair, _shuffled(pair, every, seed)),
+            "detail": next(iter(passages), None),
+        }
+        possible = {kind: instruction for kind, instruction in hard.items() if instruction}
+        kind = min(possible, key=lambda kind: seeded_rank(seed, "hard", pair.id, kind))
+        yield RatedPair(pair, possible[kind], pair.response, Level.BAD, kind)
+        other_text = cut if seeded_rank(seed, "text", pair.id) % 2 else pair.response
+        if kind == "detail":
+            other_text = passages[possible[kind]]
+            yield RatedPair(pair, possible[kind], other_text, Level.GOOD, "passage")
+        yield RatedPair(pair, _shuffled(pair, seeds, seed)[0].instruction, other_text, Level.BAD, "other")
+
+
+def _shuffled(pair: Seed, seeds: Iterable[Seed], seed: int) -> list[Seed]:
+    """The other seeds, in an order of this one's own."""
+    return sorted((other for other in seeds if other.id != pair.id), key=lambda other: seeded_rank(seed, "mismatch", pair.id, other.id))
+
+
+_CAPITALISED = r"[A-ZÀ-ÞİŞŠŽŁ](?:[\w-]|['’](?!s\b))+"
+_NAME = re.compile(rf"\b(?P<before>(?!de )[a-z]+) (?P<name>{_CAPITALISED}(?: {_CAPITALISED})*)(?= (?!of |de )[a-z]|[,?.;] |[?.]$)")
+
+
+def _names(instruction: str) -> list[re.Match[str]]:
+    """Whole names inside a sentence: capitalised words behind one that is not; nobody's possessive, no part of "Camino de Santiago"."""
+    return list(_NAME.finditer(instruction))
+
+
+def _place(name: re.Match[str]) -> tuple[str, str, int]:
+    """What tells whether two names can change places and leave sense: the words beside them, and how many words they have."""
+    following = re.match(r" (\w+)", name.string[name.end() :])
+    return name["before"], following[1] if following else "", name["name"].count(" ")
+
+
+def _swapped(pair: Seed, others: list[Seed]) -> str | None:
+    """The seed's instruction with a name that stands in a like place in another seed's; None where there is no such name."""
+    known = f"{pair.instruction} {pair.response}"
+    foreign = [name for other in others for name in _names(other.instruction) if name["name"] not in known]
+    for own in _names(pair.instruction):
+        for other in foreign:
+            if _place(own) == _place(other):
+                return pair.instruction[: own.start("name")] + other["name"] + pair.instruction[own.end("name") :]
+    return None
+
+
+_NUMBER = re.compile(r"(?<![\d.,:/-])(?<!\d[ \u00a0\u202f])\d{2,4}(?![ \u00a0\u202f.,:/-]?\d)")
+_YEARS = range(1000, 2600)
+"""The Buddhist calendar's are in there too."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…।؟])(?<!\d\.)(?<!\.\w\.)\s+|(?<=[。！？])")
+
+
+def _numbered_passages(pair: Seed) -> dict[str, str]:
+    """Questions about the numbers that a text mentions once and its instruction does not, each with the sentence that answers it.
+
+    There are none in languages that do not mark where a sentence ends.
+    """
+    sentences = _SENTENCE_END.split(pair.response)
+    found: dict[str, str] = {}
+    for number in _NUMBER.findall(pair.response):
+        if pair.response.count(number) > 1 or number in pair.instruction:
+            continue
+        question = f"What happened in {number}?" if int(number) in _YEARS else f"What does the number {number} refer to?"
+        passage = next(sentence for sentence in sentences if number in sentence)
+        if len(passage) < KEPT_RATIO * len(pair.response):
+            found[question] = passage
+    return found
 
 
 def _nearest(instructions: list[str]) -> list[int]:
@@ -59,7 +159,3 @@ def _nearest(instructions: list[str]) -> list[int]:
     for place in range(len(instructions)):
         similarity[place, place] = -1.0
     return [int(row.argmax()) for row in similarity]
-
-
-def _cut(text: str) -> str:
-    return clip(text, max(1, round(KEPT_RATIO * len(text))))

@@ -20,6 +20,7 @@ from xl.pages.language import LANGUAGE_NAMES
 from xl.report import figures, views
 from xl.report.evaluation import Evaluation, Training
 from xl.report.figures import percent
+from xl.report.rounds import ALL, Round, with_rounds
 
 NUM_TOPICS = 30
 RESPONSE_CHARS = 420
@@ -47,6 +48,7 @@ STAGE_NOTES = {
     "pairs": "a model writes the instruction that each page answers",
     "contrasts": "other pages’ instructions are drawn for comparison",
     "rated": "each instruction is measured against its page",
+    "labelled": "surely rated pairs are chosen for the next evaluator to learn from",
     "input": "instruction data and parallel text as they were read",
     "samples": "empty, foreign and unequal ones are removed",
     "worded": "each translation gets one of thirty wordings",
@@ -54,6 +56,7 @@ STAGE_NOTES = {
     "refined": "a model rewrites the passage into an answer",
     "scored": "each answer is graded by four criteria",
     "clause": "each pair is given its language",
+    "answered": "a teacher answers in the language itself",
     "translated": "each answer is translated several times",
     "checked": "translations with faults are removed",
     "estimated": "the quality of each translation is estimated",
@@ -77,6 +80,8 @@ REASONS = {
     "not_english": "instruction is not English",
     "not_drawn": "beyond its group’s share",
     "over_quota": "beyond the number wanted",
+    "low_rating": "rated too low",
+    "rating_unreadable": "the rater gave no rating",
     "refers_to_text": "instruction speaks of “the text”",
     "symbols": "mostly symbols or digits",
     "topic_cap": "topic already full",
@@ -157,6 +162,8 @@ class Report:
     evaluation: Evaluation | None = None
     comparison: Sequence[Figure] = ()
     """Benchmarks and all other measures, the tuned model beside the base."""
+    rounds: Sequence[Round] = ()
+    """Rounds of a trained rater."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,7 @@ def render_report(report: Report) -> str:
         report=report,
         languages=languages,
         about=METHODS.get(report.method, ""),
-        stage_notes=STAGE_NOTES,
+        stage_notes=with_rounds(STAGE_NOTES, (stage.name for stage in report.stages)),
         num_pages=sum(funnel.counts[0] for funnel in funnels),
         num_pairs=sum(funnel.counts[-1] for funnel in funnels),
         num_dropped=sum(stage.num_dropped for stage in report.stages),
@@ -227,7 +234,7 @@ def render_report(report: Report) -> str:
         instruction_lengths=_lengths(report, languages, "instruction"),
         response_lengths=_lengths(report, languages, "response"),
         rates=_token_rates(report.stages),
-        names=dict(languages),
+        names={**dict(languages), ALL: "all"},
         num_shown_topics=NUM_TOPICS,
         model=views.model_view(report.training) if report.training else None,
         change=views.change_view(report.evaluation) if report.evaluation else None,
@@ -253,7 +260,7 @@ def render_card(card: Card) -> str:
         about=METHODS.get(card.method, ""),
         names=LANGUAGE_NAMES,
         read=read,
-        stage_notes=STAGE_NOTES,
+        stage_notes=with_rounds(STAGE_NOTES, (stage.name for stage in card.ledger)),
         reasons={stage.name: _commonest_reasons(stage) for stage in card.ledger},
     )
 

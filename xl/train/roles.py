@@ -1,21 +1,44 @@
-"""Models that a run makes for itself before it asks them: a base model, tuned on rows that the method gives."""
+"""Models that a run makes for itself before it asks them: a base model, tuned on rows that the method gives or that the run has made."""
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 
 from xl.engines.models import ResolvedModel, prepare
 from xl.folder import plain
 from xl.records import Row, digest_of, row_digest
 from xl.settings import semantic
+from xl.stage import RowStage
 from xl.store import read_json, write_atomically
 from xl.train.settings import Train
 from xl.train.tokens import dataset_digest
 from xl.train.trainer import TrainResult, train
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Rows of the run itself that a model learns from: those that a stage kept."""
+
+    stage: str
+    teach: Callable[[Row], Row | None]
+    """What is learned from a row; None for one that teaches nothing."""
+    settings: Mapping[str, Any]
+    """What decides the lessons, beside the pages: so that the model has a digest before they are there."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a model is asked once it is made, to see what it has learned: rows whose answer is known, and the stage that asks."""
+
+    rows: tuple[Row, ...]
+    schema: pa.Schema
+    stage: RowStage
 
 
 @dataclass(frozen=True)
@@ -25,12 +48,23 @@ class RoleTraining:
     base: ResolvedModel
     rows: tuple[Row, ...]
     settings: Train
+    lessons: Lessons | None = None
+    """More rows, made by the run on its way to the stage that asks this model. Without any the model is not made, and not asked."""
+    exam: Exam | None = None
 
     @property
     def digest(self) -> str:
-        """Of the model that comes out, known before it is made: a hash of all that goes in."""
+        """Of the model that comes out, known before it is made: a hash of all that goes in, or of what decides it."""
         made_of = [self.base.digest, plain(semantic(self.settings)), digest_of([row_digest(row) for row in self.rows])]
+        if self.lessons:
+            made_of.append(plain(self.lessons.settings))
         return "tuned:" + hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def taught(self, kept: Iterable[Row]) -> "RoleTraining | None":
+        """The training with its lessons among its rows, given what their stage kept; None when that teaches nothing."""
+        assert self.lessons is not None
+        learned = [lesson for row in kept if (lesson := self.lessons.teach(row)) is not None]
+        return replace(self, rows=(*self.rows, *learned), lessons=None) if learned else None
 
     def model(self, folder: Path) -> ResolvedModel:
         """The model that `make_model` puts into this folder. It takes chat messages, as every exported model does."""

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from xl.evaluate.intervals import (
+    auc_interval,
     bootstrap_bounds,
     difference_interval,
     estimate_mean,
@@ -106,3 +107,20 @@ def test_proportions_and_mcnemar_give_the_textbook_figures():
     assert (found.num_gained, found.num_lost) == (12, 4)
     assert found.p_value == pytest.approx(2 * sum([1, 16, 120, 560, 1820]) / 2**16)
     assert mcnemar([True, False], [True, False]).p_value == 1
+
+
+def test_the_area_under_the_curve_is_scikit_learns_and_its_interval_draws_groups_together() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(3)
+    labels = [bool(label) for label in rng.integers(0, 2, 120)]
+    scores = [float(score) for score in np.round(rng.normal(size=120) + 0.7 * np.array(labels), 1)]
+    single, copied = (auc_interval(scores, labels, groups, 7) for groups in (range(120), [number // 2 for number in range(120)]))
+    assert single[0] == copied[0] == pytest.approx(roc_auc_score(labels, scores))
+    assert single[1].low < single[0] < single[1].high
+    twice = auc_interval(scores * 2, labels * 2, [*range(120), *range(120)], 7)
+    assert twice[1].high - twice[1].low == pytest.approx(single[1].high - single[1].low, abs=0.01)
+
+
+def test_there_is_no_area_where_all_items_are_alike() -> None:
+    assert np.isnan(auc_interval([0.1, 0.2], [True, True], [0, 1], 7)[0])

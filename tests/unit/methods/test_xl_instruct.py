@@ -158,3 +158,29 @@ def test_the_ledger_of_the_stage_that_sets_the_language_balances_over_all_and_ev
     for stage in plan(languages=("de", "fi")):
         assert balances(stage, {"en": 5}, {"de": 3, "fi": 2}) == (stage.name == "clause")
         assert not balances(stage, {"en": 5}, {"en": 4})
+
+
+def answered_directly(engine: FakeEngine):
+    return walked(engine, languages=("de",), refine=False, score=False, translate=False, distil={})
+
+
+def test_a_teacher_answers_the_request_itself_and_an_answer_in_another_language_is_dropped() -> None:
+    def teacher(answer: str) -> FakeEngine:
+        return FakeEngine(lambda request: "How do lighthouses help ships?" if "<passage>" in asked(request) else answer)
+
+    engine = teacher(GERMAN)
+    kept = answered_directly(engine)
+    assert (kept.status, kept.row["response"]) == (Status.KEPT, GERMAN)
+    assert asked(engine.requests[-1]) == kept.row["request"] and "German" in kept.row["request"]
+    assert (answered_directly(teacher(REFINED)).status, answered_directly(teacher(REFINED)).reason) == (Status.DROPPED, "wrong_language")
+    assert answered_directly(teacher("…")).reason == "empty"
+
+
+def test_the_baselines_share_the_questions_and_a_teacher_beside_a_translation_is_refused() -> None:
+    naive = plan(refine=False, score=False, translate={"best_of": 1}, estimate=False)
+    distilled = plan(refine=False, score=False, translate=False, distil={})
+    keys = [fingerprints(stages, "") for stages in (plan(), naive, distilled)]
+    assert len({each["question"] for each in keys}) == 1
+    assert [stage.name for stage in naive if stage.name in ("scored", "estimated")] == []
+    with pytest.raises(ValidationError, match="it needs refine: false"):
+        recipe(distil={})

@@ -42,14 +42,14 @@ def test_unusable_seeds_are_named(tmp_path: Path, rows: list[dict[str, str]], me
         read_seeds(Seeds(from_=(str(path),)), ("de",), 7)
 
 
-def test_a_rating_set_has_one_good_one_flawed_and_two_bad_pairs_of_every_seed() -> None:
+def test_a_rating_set_has_one_good_one_flawed_and_two_bad_pairs_of_every_seed_and_a_passage_for_each_detail() -> None:
     seeds = read_seeds(Seeds(from_=FILES[:2]), LANGUAGES, 7).train
     rated = rating_set(seeds, 7)
-    assert Counter(pair.level for pair in rated) == {Level.GOOD: 96, Level.FLAWED: 96, Level.BAD: 192}
-    own = {pair.id: pair.instruction for pair in seeds}
+    kinds = Counter(pair.kind for pair in rated)
+    assert kinds["passage"] == kinds["detail"] > 0
+    assert Counter(pair.level for pair in rated) == {Level.GOOD: 96 + kinds["passage"], Level.FLAWED: 96, Level.BAD: 192}
     for pair in rated:
-        assert (pair.instruction == own[pair.seed.id]) == (pair.level is not Level.BAD), pair.kind
-        assert (pair.text == pair.seed.response) == (pair.kind != "cut")
+        assert (pair.instruction == pair.seed.instruction) == (pair.kind in ("seed", "cut")), pair.kind
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
@@ -69,7 +69,8 @@ MODELS = {role: ResolvedModel("m", "m", "digest", None, False) for role in ("wri
 def test_each_model_learns_from_the_seeds_that_are_not_held_out() -> None:
     trained = check_recipe(recipe(reverse_model={}, evaluator={}, rating={"rater": "trained"}), "r")
     made = role_trainings(trained, MODELS)
-    assert {role: len(training.rows) for role, training in made.items()} == {"writer": 76, "rater": 4 * 76}
+    assert len(made["writer"].rows) == 76
+    assert 4 * 76 < len(made["rater"].rows) < 5 * 76
     assert {row["response"] for row in made["rater"].rows} == {"0", "1", "2"}
     held_out = read_seeds(trained.seeds, trained.languages, 0).held_out  # type: ignore[attr-defined]
     for training in made.values():

@@ -11,6 +11,7 @@ from tests.html import NASTY, Tags, drawn
 from xl.report import figures
 from xl.report.figures import percent
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, duration, render_card, render_report
+from xl.report.rounds import Agreement, Round, RoundScore
 
 
 def stage(name: str, by_language: dict[str, LanguageLedger], seconds: float = 0.0, tokens: tuple[int, int] = (0, 0)) -> StageSummary:
@@ -170,6 +171,15 @@ def test_a_long_page_is_clipped_and_says_so(report: Report) -> None:
     html = render_report(replace(report, pairs={"th": [example("th", "ก" * 83_112)]}))
     assert "The first 10,000 of 83,112 characters" in html
     assert html.count("ก") < 11_000
+
+
+def test_each_round_of_rating_tells_its_acceptance_levels_and_agreement_or_why_nobody_was_asked(report: Report) -> None:
+    score = RoundScore(40, 10, (20, 12, 8), Agreement(60, 0.81, 0.7, 0.9))
+    rounds = [Round(1, "a", 0, None, None, {"all": score, "th": score}), Round(2, "b", 0, None, "the share had settled", {})]
+    told = " ".join(re.sub(r"<[^>]+>", " ", render_report(replace(report, rounds=rounds))).split())
+    assert "Thai 40 25.0% 20 12 8 0.81 [0.70, 0.90] –" in told
+    assert "Round 2: not asked, the share had settled" in told
+    assert "Rounds of rating" not in render_report(report)
 
 
 def test_a_run_without_rows_has_a_report_and_a_card(report: Report) -> None:
