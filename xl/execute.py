@@ -43,14 +43,13 @@ wait for a worker are to wait in the object store, so that the driver does not g
 MAX_ROUNDS = 3
 """How often a pass is tried again for shards that lost rows to dying workers before it gives up."""
 
-CPU_PARCEL_ROWS = 256
+CPU_PARCEL_ROWS = 512
 ENGINE_PARCEL_ROWS = 16
 
-MAX_PARCELS = 2_000
+MAX_PARCELS = 1_000
 PARCELS_PER_ENGINE = 200
-"""Parcels in one execution of Ray Data. Its reader may run ahead to the end, and the driver keeps about 20 KB for each parcel that waits: a
-pass over more rows is cut into several executions. Engines run dry for a moment between two, so the more engines there are, the longer an
-execution."""
+"""Parcels in one execution of Ray Data, which keeps 10 to 20 KB for each in the driver until it ends: a pass over more rows is cut into
+several executions. Engines run dry for a moment between two, so the more engines there are, the longer an execution."""
 
 
 @contextlib.contextmanager

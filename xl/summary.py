@@ -1,8 +1,10 @@
 """What a run folder says: its ledger, a row's life, the plan, the card and the report."""
 
+import bisect
 import random
 from collections import Counter
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from xl.train.metrics import read_metrics
 from xl.train.tokens import read_summary
 
 EXAMPLES_PER_LANGUAGE = 20
+TEXTS_PER_LANGUAGE = 1_000
+"""By which the identifier of the answers is tried on text that people wrote."""
 
 
 def recipe_of(run: RunFolder) -> Recipe:
@@ -113,8 +117,7 @@ def sample_pairs(run: RunFolder, per_language: int, seed: int) -> list[Row]:
     draw = random.Random(seed)
     for row in dataset.kept_rows(run.store(run.info["stages"][-1]), shard_names(run)):
         rows = chosen.setdefault(row["lang"], [])
-        rows.append((draw.random(), row))
-        rows.sort(key=lambda entry: entry[0])
+        bisect.insort(rows, (draw.random(), row), key=itemgetter(0))
         del rows[per_language:]
     return [row for lang in sorted(chosen) for _, row in chosen[lang]]
 
@@ -314,11 +317,11 @@ def _setting(value: Any) -> str:
 
 
 def evaluation(run: RunFolder, recipe: Recipe) -> Evaluation | None:
-    """What came of the run's evaluation; None where there is none. The dataset's responses serve as text that people wrote."""
+    """What came of the run's evaluation; None where there is none. Responses of the dataset serve as text that people wrote."""
     if recipe.evaluate is None or not run.evaluation.info:
         return None
     texts: dict[str, list[str]] = {}
-    for row in dataset.kept_rows(run.store(run.info["stages"][-1]), shard_names(run)):
+    for row in sample_pairs(run, TEXTS_PER_LANGUAGE, recipe.seed):
         texts.setdefault(row["lang"], []).append(dataset.response_of(row))
     trained = (recipe.train.languages or recipe.languages) if recipe.train else ()
     return outcome(run.evaluation, trained, texts, recipe.seed)

@@ -42,7 +42,7 @@ def length_controlled_rate(
     if spread == 0:
         return None
     features = np.tanh(differences / spread)[:, np.newaxis]
-    model = require("sklearn.linear_model", "eval").LogisticRegression(C=_RIDGE_C, tol=1e-8, max_iter=1000)
+    model = require("sklearn.linear_model", "eval").LogisticRegression(C=_RIDGE_C, solver="newton-cholesky", tol=1e-8)
     labels = np.repeat([1, 0], len(scores))
     model.fit(np.vstack([features, features]), labels, sample_weight=np.concatenate([scores, 1 - scores]))
     return float(model.predict_proba([[0.0]])[0, 1])

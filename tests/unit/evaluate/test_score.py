@@ -49,9 +49,17 @@ def test_the_published_figures_come_out_of_the_published_annotations(score, mode
     assert found["lc_win_rate_low"] < found["length_controlled_winrate"] < found["lc_win_rate_high"]
     # The model writes half as much as the reference: both rates say that its win rate suffers from it.
     assert min(found["length_controlled_winrate"], float(published[model]["length_controlled_winrate"])) > found["win_rate"]
-    _, table, _ = score(DATA / f"annotations.{model}.parquet", "--published", DATA / "expected.json")
-    line = next(line for line in table.splitlines() if "length-controlled win rate" in line)
-    assert f"{found['length_controlled_winrate']:.2f}" in line and f"{float(published[model]['length_controlled_winrate']):.2f}" in line
+
+
+def test_the_table_shows_the_published_figures_beside(score):
+    if not DATA.exists():
+        pytest.skip(f"AlpacaEval's annotations are not at {DATA}")
+    file, published = DATA / "annotations.claude-2.1.parquet", json.loads((DATA / "expected.json").read_text())["claude-2.1"]
+    _, table, _ = score(file, "--published", DATA / "expected.json")
+    win_rate = next(line for line in table.splitlines() if line.startswith("│ win rate"))
+    assert win_rate.count(f"{float(published['win_rate']):.2f}") == 2
+    controlled = next(line for line in table.splitlines() if "length-controlled win rate" in line)
+    assert f"{float(published['length_controlled_winrate']):.2f}" in controlled
 
 
 def test_all_three_formats_give_the_same(score, tmp_path):
