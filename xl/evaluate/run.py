@@ -93,12 +93,13 @@ def evaluation_stages(evaluation: Evaluation) -> list[Stage]:
     examples = _examples(evaluation)
     for arm in settings.arms:
         role = "tuned" if arm == "tuned" else "base"
-        shown = {"examples": plain(examples)} if arm == "few_shot" else {}
+        chosen = {name: getattr(settings, name) for name in ("num_examples", "max_example_chars")}
+        shown = {"examples": plain(examples), **chosen} if arm == "few_shot" else {}
         names = ("max_tokens", "temperature", "top_p", "repetition_penalty")
         wanted = {"sampling": {name: getattr(settings, name) for name in names}, **_asked(evaluation, role), **shown}
         plan.append(RowStage(f"answers_{arm}", (answers.answer(arm, settings, examples),), answers.answer_schema(arm), wanted, role))
     if settings.num_others:
-        wanted = {"fit_tokens": settings.fit_tokens, **_asked(evaluation, "base")}
+        wanted = {name: getattr(settings, name) for name in ("fit_tokens", "num_fit_prompts")} | _asked(evaluation, "base")
         plan.append(RowStage("fit", (answers.fit(settings),), answers.fit_schema(settings.arms), wanted, "base"))
     plan += _judging(evaluation)
     wanted = {"identifiers": list(settings.identifiers)}
