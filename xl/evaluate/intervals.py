@@ -165,8 +165,10 @@ def bootstrap_bounds(
     """
     tail = (1 - confidence) / 2
     means = bootstrap_means(totals, sizes, seed, bounds, num_draws)
-    ends: Floats = np.quantile(means, [tail, 1 - tail], axis=0).T
-    return ends
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    # Where all scores lie at a bound, no draw reaches the mean that was seen.
+    seen = np.sum(totals, axis=1, dtype=float) / np.sum(sizes, dtype=float)
+    return np.stack([np.minimum(low, seen), np.maximum(high, seen)], axis=1)
 
 
 def bootstrap_means(

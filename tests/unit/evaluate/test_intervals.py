@@ -79,6 +79,7 @@ def test_an_interval_never_claims_certainty():
     for scores in ([0.0] * 40, [1.0] * 40, [0.5]):
         low, high = mean_interval(scores, range(len(scores)), seed=1)
         assert 0 <= low < high <= 1
+        assert low <= np.mean(scores) <= high
     low, high = difference_interval([1.0] * 20, [1.0] * 20, range(20), seed=1)
     assert -1 < low < 0 < high < 1
 
