@@ -1,14 +1,14 @@
 """The endpoint with a real vLLM engine and a LoRA adapter from a local folder. One endpoint serves all tests here."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
 
-from tests.chaos import STAGES
 from tests.endpoint import MESSAGES, Endpoint
-from tests.support import assert_balanced, ledger, recipe, rows, succeeded, xl
+from xl.errors import UserError
 
 pytestmark = pytest.mark.engine
 
@@ -36,8 +36,8 @@ def make_adapter(folder: Path) -> Path:
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     folder = tmp_path_factory.mktemp("endpoint")
     adapter = make_adapter(folder / "adapter")
-    model = {"model": MODEL, "max_model_len": 2048, "max_num_seqs": 8, "adapters": {"tuned": str(adapter)}, "max_lora_rank": 8}
-    running = Endpoint(folder, {"models": {"smollm2": model}, "limits": {"max_tokens": 64}})
+    model = {"model": MODEL, "max_model_len": 512, "max_num_seqs": 8, "adapters": {"tuned": str(adapter)}, "max_lora_rank": 8}
+    running = Endpoint(folder, {"models": {"smollm2": model}, "limits": {"max_tokens": 24}})
     yield running
     running.close()
 
@@ -46,7 +46,7 @@ def test_it_chats_streams_and_gives_log_probabilities(endpoint: Endpoint) -> Non
     client = endpoint.client()
     whole = client.chat.completions.create(model="smollm2", messages=MESSAGES, temperature=0, logprobs=True, top_logprobs=5)
     choice = whole.choices[0]
-    assert choice.message.content and whole.usage and whole.usage.completion_tokens == 64, "an answer without a wish ends at the limit"
+    assert choice.message.content and whole.usage and whole.usage.completion_tokens == 24, "an answer without a wish ends at the limit"
     assert choice.logprobs and choice.logprobs.content and len(choice.logprobs.content[0].top_logprobs) == 5
     parts = client.chat.completions.create(model="smollm2", messages=MESSAGES, temperature=0, stream=True)
     assert "".join(part.choices[0].delta.content or "" for part in parts) == choice.message.content
@@ -66,20 +66,23 @@ def test_an_adapter_from_a_local_folder_answers_by_its_name(endpoint: Endpoint) 
 
 def test_the_engines_own_refusals_arrive_in_openais_format(endpoint: Endpoint) -> None:
     with pytest.raises(openai.BadRequestError) as told:
-        endpoint.client().completions.create(model="smollm2", prompt="word " * 3000, max_tokens=4)
-    assert "2048" in told.value.message
+        endpoint.client().completions.create(model="smollm2", prompt="word " * 2000, max_tokens=4)
+    assert "512" in told.value.message
 
 
-def test_pages_become_rated_pairs_through_it(endpoint: Endpoint, tmp_path: Path) -> None:
-    """The recipe of a run needs nothing of the endpoint that any other vLLM server lacks: completions, likelihoods, a key."""
-    writer = {"model": "smollm2", "engine": "openai", "url": endpoint.url, "chat": False, "api_key_env": "SERVER_KEY", "concurrency": 8}
-    pages = {"from": ["jobs/samples/pages/de.jsonl", "jobs/samples/pages/tr.jsonl"]}
-    rating = {"num_contrasts": 2, "num_tokens": 24}
-    path = recipe(tmp_path / "recipe.yaml", pages, languages=["de", "tr"], models={"writer": writer}, rating=rating)
-    succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "6", env={"SERVER_KEY": endpoint.key}, timeout=900))
-    assert_balanced(tmp_path / "run", STAGES)
-    every = ledger(tmp_path / "run")
-    assert sum(entry["in"] for entry in every["pairs"].values()) == 12
-    assert sum(entry["kept"] for entry in every["rated"].values()) >= 6
-    assert not any(entry["failed"] for stage in every.values() for entry in stage.values())
-    assert all(-20 < row["own_logprob"] < 0 for row in rows(tmp_path / "run", "rated"))
+def test_runs_can_ask_through_it_and_are_told_that_adapters_forbid_to_score(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xl.ask import Message, Request, Sampling
+    from xl.engines.openai import Endpoint as Remote
+    from xl.engines.openai import OpenAIEngine
+
+    monkeypatch.setenv("OPENAI_API_KEY", endpoint.key)
+
+    async def ask() -> str:
+        engine = OpenAIEngine(Remote(url=endpoint.url, model="smollm2"))
+        chosen = await engine.complete(Request(Sampling(max_tokens=4, choices=("0", "1")), 0, (Message("user", "0 or 1?"),)))
+        with pytest.raises(UserError, match="without adapters"):
+            await engine.score("The capital of France is", " Paris, a city on the Seine.", 20)
+        await engine.close()
+        return chosen.text
+
+    assert asyncio.run(ask()) in {"0", "1"}

@@ -23,7 +23,7 @@ from xl.serving.backend import Backend, Head, Reply, Unavailable
 from xl.serving.keys import Keyring
 from xl.serving.metrics import Metrics
 from xl.serving.requests import Generation, Refusal, check_generation, read_body
-from xl.serving.settings import Limits, Serving
+from xl.serving.settings import Serving
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 GENERATION_PATHS = ("/v1/chat/completions", "/v1/completions")
@@ -81,15 +81,17 @@ def _bearer(scope: Scope) -> str:
 class _Generate:
     """Takes a request for an answer to the model that it names."""
 
-    def __init__(self, limits: Limits, models: Mapping[str, str], backends: Mapping[str, Backend], metrics: Metrics) -> None:
-        self._limits, self._models, self._backends, self._metrics = limits, models, backends, metrics
-        self._slots = Slots(limits.max_concurrent_sequences, metrics)
+    def __init__(self, serving: Serving, backends: Mapping[str, Backend], metrics: Metrics) -> None:
+        self._limits, self._models, self._adapted = serving.limits, serving.deployment_of, serving.adapted
+        self._backends, self._metrics = backends, metrics
+        self._slots = Slots(self._limits.max_concurrent_sequences, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = scope["xl.key"]
         try:
             with self._slots.take(key, 1):
-                asked = check_generation(await read_body(Request(scope, receive), self._limits.max_body_bytes), self._models, self._limits)
+                body = await read_body(Request(scope, receive), self._limits.max_body_bytes)
+                asked = check_generation(body, self._models, self._adapted, self._limits)
                 with self._slots.take(key, asked.num_sequences - 1):
                     await self._forward(asked, scope, receive, send)
         except Refusal as refusal:
@@ -226,7 +228,7 @@ def build_gateway(
         assert isinstance(error, Refusal)
         return error.response()
 
-    generate = _Generate(serving.limits, serving.deployment_of, backends, metrics)
+    generate = _Generate(serving, backends, metrics)
     app = Starlette(
         routes=[
             *(Route(path, generate, methods=["POST"]) for path in GENERATION_PATHS),

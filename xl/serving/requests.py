@@ -1,7 +1,7 @@
 """What is asked of the gateway, checked before it costs anything, and refusals in OpenAI's error format."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,15 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def check_generation(body: bytes, models: Mapping[str, str], limits: Limits) -> Generation:
+def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection[str], limits: Limits) -> Generation:
     """Check what must hold before a model is asked; the engine's own server checks the rest.
+
+    Args:
+        body: the request's.
+        models: every name that clients may ask for.
+        adapted: those of them whose engine has adapters. vLLM's engine (0.29) dies there when it is asked for log-probabilities of a
+            prompt while it answers others.
+        limits: of the endpoint.
 
     Raises:
         Refusal: 400 for a malformed or excessive request, 404 for an unknown model.
@@ -79,6 +86,9 @@ def check_generation(body: bytes, models: Mapping[str, str], limits: Limits) -> 
     if not all(_is_text(message) for message in _messages(asked)):
         # An engine would fetch an image's address for whoever asks, from inside our network.
         raise Refusal(400, "text_only", "messages may hold text only", "messages")
+    if model in adapted and _wants_prompt_logprobs(asked):
+        why = f"{model} shares an engine with adapters, which gives no log-probabilities of a prompt; ask one that is served without"
+        raise Refusal(400, "no_prompt_logprobs", why, "prompt_logprobs" if "prompt_logprobs" in asked else "echo")
     for key in ("max_tokens", "max_completion_tokens"):
         if (wanted := _number(asked, key)) is not None and wanted > limits.max_tokens:
             raise Refusal(400, "max_tokens_too_large", f"{key} is {wanted}, this endpoint allows {limits.max_tokens}", key)
@@ -87,6 +97,11 @@ def check_generation(body: bytes, models: Mapping[str, str], limits: Limits) -> 
         most = limits.max_concurrent_sequences
         raise Refusal(400, "too_many_sequences", f"prompts times choices are {num_sequences}, this endpoint allows {most}", "n")
     return Generation(model, asked.get("stream") is True, num_sequences, body)
+
+
+def _wants_prompt_logprobs(asked: Mapping[str, Any]) -> bool:
+    has_logprobs = asked.get("logprobs") not in (None, False)
+    return asked.get("prompt_logprobs") is not None or (bool(asked.get("echo")) and has_logprobs)
 
 
 def _messages(asked: Mapping[str, Any]) -> list[Any]:

@@ -79,6 +79,11 @@ class Serving(Strict):
         """Every name that clients may ask for, adapters included, and the model that answers it."""
         return {**{name: name for name in self.models}, **{a: name for name, model in self.models.items() for a in model.adapters}}
 
+    @property
+    def adapted(self) -> frozenset[str]:
+        """Those of these names whose engine has adapters."""
+        return frozenset(name for name, model in self.deployment_of.items() if self.models[model].adapters)
+
     @model_validator(mode="after")
     def _names_and_keys(self) -> "Serving":
         names = [*self.models, *(adapter for model in self.models.values() for adapter in model.adapters)]
