@@ -100,8 +100,8 @@ def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection
 
 
 def _wants_prompt_logprobs(asked: Mapping[str, Any]) -> bool:
-    has_logprobs = asked.get("logprobs") not in (None, False)
-    return asked.get("prompt_logprobs") is not None or (bool(asked.get("echo")) and has_logprobs)
+    logprobs = asked.get("logprobs")  # 0 asks for those of the prompt's tokens alone
+    return asked.get("prompt_logprobs") is not None or (bool(asked.get("echo")) and logprobs is not None and logprobs is not False)
 
 
 def _messages(asked: Mapping[str, Any]) -> list[Any]:
