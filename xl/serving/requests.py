@@ -65,8 +65,8 @@ def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection
     Args:
         body: the request's.
         models: every name that clients may ask for.
-        adapted: those of them whose engine has adapters. vLLM's engine (0.29) dies there when it is asked for log-probabilities of a
-            prompt while it answers others.
+        adapted: those of them whose engine has adapters. Asked there for log-probabilities of a prompt, vLLM (0.29) gives wrong ones, or
+            its engine dies when it has others to answer (github.com/vllm-project/vllm/issues/16668 and 51594).
         limits: of the endpoint.
 
     Raises:
