@@ -87,8 +87,9 @@ def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection
         # An engine would fetch an image's address for whoever asks, from inside our network.
         raise Refusal(400, "text_only", "messages may hold text only", "messages")
     if model in adapted and _wants_prompt_logprobs(asked):
-        why = f"{model} shares an engine with adapters, which gives no log-probabilities of a prompt; ask one that is served without"
-        raise Refusal(400, "no_prompt_logprobs", why, "prompt_logprobs" if "prompt_logprobs" in asked else "echo")
+        key = "prompt_logprobs" if "prompt_logprobs" in asked else "echo"
+        why = f"{key} is not supported for {model}: beside adapters no engine gives log-probabilities of a prompt; ask a model without"
+        raise Refusal(400, "no_prompt_logprobs", why, key)
     for key in ("max_tokens", "max_completion_tokens"):
         if (wanted := _number(asked, key)) is not None and wanted > limits.max_tokens:
             raise Refusal(400, "max_tokens_too_large", f"{key} is {wanted}, this endpoint allows {limits.max_tokens}", key)
