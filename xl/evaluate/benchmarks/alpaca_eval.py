@@ -13,8 +13,6 @@ from xl.errors import UserError
 from xl.evaluate.benchmarks.open_ended import MEASURES, load_requests, prompt_file, score
 from xl.evaluate.benchmarks.task import Benchmark, Loaded, Source
 
-MAX_TOKENS = 2048
-
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
     """The instructions. Raises UserError, also for another language than English."""
@@ -31,6 +29,6 @@ ALPACA_EVAL = Benchmark(
     measures=MEASURES,
     load=load,
     score=score,
-    max_tokens=MAX_TOKENS,
+    max_tokens=2048,
     is_open=True,
 )

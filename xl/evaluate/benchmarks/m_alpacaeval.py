@@ -8,10 +8,11 @@ Read is a folder with a table for each language (`de.json`, `german.jsonl`, …)
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from xl.evaluate.benchmarks.alpaca_eval import MAX_TOKENS
-from xl.evaluate.benchmarks.open_ended import MEASURES, language_parts, score, translated_items
-from xl.evaluate.benchmarks.task import Benchmark, Loaded, Source
+from xl.evaluate.benchmarks.alpaca_eval import ALPACA_EVAL
+from xl.evaluate.benchmarks.open_ended import language_parts, translated_items
+from xl.evaluate.benchmarks.task import Loaded, Source
 
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
@@ -19,12 +20,4 @@ def load(source: Source, languages: Sequence[str]) -> Loaded:
     return Loaded(translated_items(language_parts(source), source, languages))
 
 
-M_ALPACAEVAL = Benchmark(
-    name="m_alpacaeval",
-    paper="arXiv 2503.22973",
-    measures=MEASURES,
-    load=load,
-    score=score,
-    max_tokens=MAX_TOKENS,
-    is_open=True,
-)
+M_ALPACAEVAL = replace(ALPACA_EVAL, name="m_alpacaeval", paper="arXiv 2503.22973", load=load)

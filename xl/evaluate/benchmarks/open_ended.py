@@ -58,9 +58,10 @@ def load_requests(prompts: PromptSet, source: Source, languages: Sequence[str], 
     return Loaded(items, (f"left out over all languages: {told}",) if told else ())
 
 
-def prompt_file(source: Source) -> PromptSet:
-    """One set of prompts for all languages, in the columns of AlpacaEval. `split` and `revision` are for the hub."""
-    return PromptSet.model_validate({"from": source.path, "split": source.split, "revision": source.revision})
+def prompt_file(source: Source, **settings: str) -> PromptSet:
+    """One set of prompts for all languages, in the columns of AlpacaEval unless `settings` say others. `split` and `revision` are for
+    the hub."""
+    return PromptSet.model_validate({"from": source.path, "split": source.split, "revision": source.revision, **settings})
 
 
 def translated_items(parts: Mapping[str, PromptSet], source: Source, languages: Sequence[str]) -> list[Item]:

@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from xl.evaluate.benchmarks.open_ended import MEASURES, load_requests, prompt_file, score
 from xl.evaluate.benchmarks.task import Benchmark, Loaded, Source
 
-MAX_TOKENS, TEMPERATURE, TOP_P = 2048, 0.7, 0.9
-"""X-Instruction's (arXiv 2405.19744)."""
-
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
     """The questions in these languages. Raises UserError."""
-    return load_requests(prompt_file(source).model_copy(update={"instruction": "text", "id": "question_id"}), source, languages)
+    return load_requests(prompt_file(source, instruction="text", id="question_id"), source, languages)
 
 
 VICUNA = Benchmark(
@@ -27,9 +24,9 @@ VICUNA = Benchmark(
     measures=MEASURES,
     load=load,
     score=score,
-    max_tokens=MAX_TOKENS,
+    max_tokens=2048,
     is_open=True,
-    temperature=TEMPERATURE,
-    top_p=TOP_P,
+    temperature=0.7,
+    top_p=0.9,
     judge_kind="scores",
 )

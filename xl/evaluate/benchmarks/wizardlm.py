@@ -7,26 +7,16 @@ Read is the release's file, `WizardLM_testset.jsonl`, with the columns `idx` and
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from xl.evaluate.benchmarks.open_ended import MEASURES, load_requests, prompt_file, score
-from xl.evaluate.benchmarks.task import Benchmark, Loaded, Source
-from xl.evaluate.benchmarks.vicuna import MAX_TOKENS, TEMPERATURE, TOP_P
+from xl.evaluate.benchmarks.open_ended import load_requests, prompt_file
+from xl.evaluate.benchmarks.task import Loaded, Source
+from xl.evaluate.benchmarks.vicuna import VICUNA
 
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
     """The instructions in these languages. Raises UserError."""
-    return load_requests(prompt_file(source).model_copy(update={"instruction": "Instruction", "id": "idx"}), source, languages)
+    return load_requests(prompt_file(source, instruction="Instruction", id="idx"), source, languages)
 
 
-WIZARDLM = Benchmark(
-    name="wizardlm",
-    paper="arXiv 2304.12244",
-    measures=MEASURES,
-    load=load,
-    score=score,
-    max_tokens=MAX_TOKENS,
-    is_open=True,
-    temperature=TEMPERATURE,
-    top_p=TOP_P,
-    judge_kind="scores",
-)
+WIZARDLM = replace(VICUNA, name="wizardlm", paper="arXiv 2304.12244", load=load)

@@ -10,25 +10,24 @@ they are written, and other languages with its English instructions and a reques
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from xl.evaluate.benchmarks.alpaca_eval import MAX_TOKENS
+from xl.evaluate.benchmarks.alpaca_eval import ALPACA_EVAL
 from xl.evaluate.benchmarks.open_ended import (
-    MEASURES,
     language_parts,
     load_requests,
     named_by_place,
     prompt_file,
-    score,
     translated_items,
 )
-from xl.evaluate.benchmarks.task import Benchmark, Loaded, Source
+from xl.evaluate.benchmarks.task import Loaded, Source
 from xl.evaluate.tables import is_table
 
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
     """The prompts in these languages. Raises UserError."""
     if is_table(source.path):
-        prompts = prompt_file(source).model_copy(update={"kind": "xl_alpacaeval", "clauses": "varied"})
+        prompts = prompt_file(source, kind="xl_alpacaeval", clauses="varied")
         return load_requests(prompts, source, languages)
     parts = language_parts(source)
     others = [lang for lang in languages if lang not in parts] if "en" in parts else []
@@ -40,12 +39,4 @@ def load(source: Source, languages: Sequence[str]) -> Loaded:
     return Loaded([*items, *named_by_place(asked.items)], (note,))
 
 
-XL_ALPACAEVAL = Benchmark(
-    name="xl_alpacaeval",
-    paper="arXiv 2503.22973",
-    measures=MEASURES,
-    load=load,
-    score=score,
-    max_tokens=MAX_TOKENS,
-    is_open=True,
-)
+XL_ALPACAEVAL = replace(ALPACA_EVAL, name="xl_alpacaeval", paper="arXiv 2503.22973", load=load)
