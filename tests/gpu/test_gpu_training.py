@@ -48,7 +48,7 @@ def test_kill_9_changes_no_loss(bench: Bench, out: str) -> None:
     assert bench.losses(f"killed-{out}") == pytest.approx(bench.losses(out), rel=1e-6)
 
 
-def test_the_tuned_model_answers_on_cpu_as_it_did_on_the_gpu(bench: Bench) -> None:
+def test_the_exported_model_is_the_one_that_the_cpu_trains(bench: Bench) -> None:
     from transformers import AutoModelForCausalLM
 
     from xl.train.tokens import open_documents
