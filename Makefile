@@ -31,8 +31,9 @@ demo: setup
 study: demo
 	$(BIN)/python jobs/study.py runs/demo --out runs/study
 
+# Two files at a time, the slow ones first, which is the order they are found in.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

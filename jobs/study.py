@@ -31,16 +31,14 @@ def main(
 ) -> None:
     """Compare training on true pairs with training on shuffled ones."""
     from xl.execute import ray_session
-    from xl.folder import open_run
+    from xl.folder import open_finished_run
     from xl.pipeline import Engines
     from xl.summary import recipe_of
 
-    opened = open_run(run)
+    opened = open_finished_run(run)
     recipe = recipe_of(opened)
     if recipe.train is None or recipe.evaluate is None or not recipe.evaluate.num_others:
         raise UserError(f"{run}: its recipe has no `train:` or no `evaluate:` with `num_others`, so there is nothing to study")
-    if not opened.info.get("finished"):
-        raise UserError(f"{run} is not finished; run its recipe again, it goes on where it stopped")
     found: dict[str, list[list[Row]]] = {"shuffled": [], "true": []}
     with ray_session(address):
         engines = Engines(console)

@@ -57,19 +57,17 @@ def _rates(text: str) -> list[float]:
 
 def _sweep(run: Path, overrides: list[str], held_out: float, out: Path):  # type: ignore[no-untyped-def]
     """What the run's recipe says of its training and its evaluation, less what would not help to choose."""
-    from xl.folder import open_run
+    from xl.folder import open_finished_run
     from xl.methods import check_recipe
     from xl.pipeline import find_model
     from xl.recipe import overridden, parse_override
     from xl.sweep import Sweep
 
-    opened = open_run(run)
+    opened = open_finished_run(run)
     given = overridden(opened.info["recipe"], dict(parse_override(text) for text in overrides))
     recipe = check_recipe(given, str(run / "run.json"))
     if recipe.train is None or recipe.evaluate is None:
         raise UserError(f"{run}: its recipe has no `train:` or no `evaluate:`, so there is nothing to sweep; --set can give them")
-    if not opened.info.get("finished"):
-        raise UserError(f"{run} is not finished; run its recipe again, it goes on where it stopped")
     asked = recipe.evaluate.model_copy(update={"arms": ("tuned",), "num_others": 0, "judge": None})
     base = recipe.model_for("base")
     languages = asked.languages or recipe.languages

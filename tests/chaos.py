@@ -37,7 +37,6 @@ TARGETS = {
     "ray agent": lambda name: "Agent" in name,
     "row worker": lambda name: "RowWorker" in name,
     "engine core": lambda name: name.startswith("VLLM::EngineCore"),
-    "vllm worker": lambda name: name.startswith("VLLM::Worker"),
 }
 
 
@@ -72,7 +71,7 @@ SETTINGS = {
         240,
         {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 16},
         (10.0, 80.0),
-        ("driver", "engine actor", "engine core", "vllm worker"),
+        ("driver", "engine actor", "engine core"),
         rating={"num_contrasts": 2, "num_tokens": 24},
     ),
 }

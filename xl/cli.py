@@ -124,10 +124,10 @@ def trace(run: RunPath, id: Annotated[str, typer.Argument(metavar="ID", help="A 
 @app.command()
 def report(run: RunPath) -> None:
     """Write the report of a finished run again."""
-    from xl.folder import open_run
+    from xl.folder import open_finished_run
     from xl.summary import write_report
 
-    console.print(f"wrote {write_report(open_run(run))}", highlight=False)
+    console.print(f"wrote {write_report(open_finished_run(run))}", highlight=False)
 
 
 @app.command()

@@ -59,7 +59,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     A private Ray has no dashboard, listens on this machine only and ends with the run, so that runs side by side do not meet.
 
     Raises:
-        UserError: no cluster answers at `address`, or it does not let us in.
+        UserError: no cluster answers at `address`, or it does not let us in; a private Ray does not start.
     """
     settings = {**QUIET, **OBJECTS}
     for key, value in settings.items():
@@ -69,7 +69,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     import logging
 
     local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
-    with _no_api_server(), _explained_connection(address):
+    with _no_api_server(), _explained_start(address):
         ray.init(
             address=address or "local",
             log_to_driver=False,
@@ -89,8 +89,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 
 
 @contextlib.contextmanager
-def _explained_connection(address: str | None) -> Iterator[None]:
-    """Say in a user's words why a cluster cannot be joined. Ray itself would try for many minutes where nobody answers."""
+def _explained_start(address: str | None) -> Iterator[None]:
+    """Say in a user's words why a cluster cannot be joined, or Ray not be started. Where nobody answers Ray would try for minutes."""
     host, _, port = (address or "").rpartition("/")[2].rpartition(":")
     if host and port.isdigit():
         try:
@@ -99,8 +99,10 @@ def _explained_connection(address: str | None) -> Iterator[None]:
             raise UserError(f"--address {address}: no Ray cluster answers there ({error.strerror or error})") from None
     try:
         yield
-    except ConnectionError as error:
+    except Exception as error:
         if address is None:
+            raise UserError(f"Ray did not start on this machine; is it overloaded, or its disk full? Ray says: {error}") from error
+        if not isinstance(error, ConnectionError):
             raise
         wants_token = "InvalidAuthToken" in "".join(traceback.format_exception(error))
         why = "the cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"

@@ -101,6 +101,14 @@ def open_run(root: Path) -> RunFolder:
     return RunFolder(root)
 
 
+def open_finished_run(root: Path) -> RunFolder:
+    """An existing run that has come to its end. Raises UserError for one that has not, or where there is none."""
+    run = open_run(root)
+    if not run.info.get("finished"):
+        raise UserError(f"{root} is not finished; run its recipe again, it goes on where it stopped")
+    return run
+
+
 def claim(root: Path) -> RunFolder:
     """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
     try:

@@ -65,6 +65,13 @@ def test_a_cluster_that_wants_a_token_says_so(tmp_path: Path, join: list[str]) -
     assert "Traceback" not in done.stderr
 
 
+def test_a_ray_that_does_not_start_says_why(tmp_path: Path) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
+    done = xl("run", path, "--out", tmp_path / "run", env={"RAY_TMPDIR": str(path)})
+    assert done.returncode == 2 and "xl: Ray did not start on this machine" in done.stderr and str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")

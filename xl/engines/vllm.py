@@ -130,6 +130,9 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
         batched = max(2048, model.max_model_len)
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": batched}
         del arguments["gpu_memory_utilization"]
+    if model.gpus == 0 and model.tensor_parallel == 1:
+        # By default a worker process of its own, as threads are bound to cores in it; ours are not, and the two spin on shared memory.
+        arguments["distributed_executor_backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
     return arguments
 
 
