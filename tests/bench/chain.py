@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.generation import WRITER
+from tests.bench.generation import WRITER, warm_up
 from tests.bench.warm import Measured, WarmRuns, summary
 from tests.support import german_pages, recipe
 
@@ -15,6 +15,7 @@ ASKS = ("pairs", "rated")
 def chain(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
     """Tokens per second of the fused pass over those of two passes on the same engine; the order alternates."""
     path = chain_recipe(folder, num_rows)
+    warm_up(runs, folder)
     ratios: list[float] = []
     for number in range(num_pairs):
         measured: dict[bool, Measured] = {}
@@ -36,6 +37,7 @@ def processors(runs: WarmRuns, num_rows: int, folder: Path) -> dict[str, Any]:
 
     Ray Data starts its engines inside the execution. To leave their start out, 32 rows are timed as well and taken off.
     """
+    warm_up(runs, folder)
     ours = runs.stages(chain_recipe(folder, num_rows), folder / "ours", ASKS)
     rows = _rows(folder / "ours")
     few, all_ = _two_processors(rows[:32]), _two_processors(rows)

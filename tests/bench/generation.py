@@ -52,8 +52,7 @@ def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> d
         models={"writer": WRITER},
         rating={"rater": "prompted"},
     )
-    small = recipe(folder / "small.yaml", german_pages(folder / "few", 16), models={"writer": WRITER}, rating={"rater": "prompted"})
-    runs.stages(small, folder / "warm-up", ("pairs",))
+    warm_up(runs, folder)
     bare = BareLoop()
     ratios: list[float] = []
     requests: list[Any] = []
@@ -69,6 +68,12 @@ def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> d
         print(f"generation, pair {number + 1}: {ratios[-1]:.3f} of the bare loop ({len(requests)} rows)", flush=True)
     bare.close()
     return {"rows": len(requests), **summary(ratios)}
+
+
+def warm_up(runs: WarmRuns, folder: Path) -> None:
+    """A few rows, so that the engine's start is nobody's time."""
+    small = recipe(folder / "small.yaml", german_pages(folder / "few", 16), models={"writer": WRITER}, rating={"rater": "prompted"})
+    runs.stages(small, folder / "warm-up", ("pairs",))
 
 
 def _warmed(bare: BareLoop, run: Path) -> list[Any]:

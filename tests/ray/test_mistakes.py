@@ -15,10 +15,10 @@ from tests.support import ROOT, assert_balanced, command, german_pages, recipe, 
 pytestmark = pytest.mark.ray
 
 
-def complaint(folder: Path, writer: dict[str, Any], env: dict[str, str] | None = None) -> str:
+def complaint(folder: Path, writer: dict[str, Any], *join: str, env: dict[str, str] | None = None) -> str:
     """The one line that a run with this writer ends with."""
     path = recipe(folder / "recipe.yaml", german_pages(folder / "pages", 8), models={"writer": writer})
-    done = xl("run", path, "--out", folder / "run", env=env)
+    done = xl("run", path, "--out", folder / "run", *join, env=env)
     assert done.returncode == 2, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("xl: ")]
     assert len(lines) == 1 and "Traceback" not in done.stderr
@@ -33,17 +33,16 @@ def test_an_unknown_packaged_model_is_told_with_those_there_are(tmp_path: Path) 
     assert "packaged/gemma-3-270m" in complaint(tmp_path, {"model": "packaged/nothing"})
 
 
-def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
-    assert "http://127.0.0.1:9/v1" in complaint(
-        tmp_path, {"model": "m", "engine": "openai", "url": "http://127.0.0.1:9/v1", "max_attempts": 1}
-    )
+def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path: Path, join: list[str]) -> None:
+    writer = {"model": "m", "engine": "openai", "url": "http://127.0.0.1:9/v1", "max_attempts": 1}
+    assert "http://127.0.0.1:9/v1" in complaint(tmp_path, writer, *join)
 
 
-def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path) -> None:
+def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path, join: list[str]) -> None:
     async def go() -> str:
         async with FaultServer(api_key="right") as server:
             writer = {"model": "scripted", "engine": "openai", "url": server.url, "api_key_env": "MY_KEY"}
-            return await asyncio.to_thread(complaint, tmp_path, writer, {"MY_KEY": "planted-secret"})
+            return await asyncio.to_thread(complaint, tmp_path, writer, *join, env={"MY_KEY": "planted-secret"})
 
     line = asyncio.run(go())
     assert "MY_KEY" in line and "planted-secret" not in line
@@ -79,7 +78,7 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> Non
     assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path, join: list[str]) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "xl-test", str(disk)], check=False, capture_output=True).returncode:
@@ -87,7 +86,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: P
     try:
         writer = {"model": "scripted", "engine": "scripted", "delay_seconds": 0.2, "max_num_seqs": 8}
         path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 120), models={"writer": writer})
-        driver = subprocess.Popen(command("run", path, "--out", disk / "run"), stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        driver = subprocess.Popen(command("run", path, "--out", disk / "run", *join), stderr=subprocess.PIPE, text=True, cwd=ROOT)
         while not list((disk / "run").glob("stages/pairs/log/*/*.arrow")):
             assert driver.poll() is None, "the run ended before its disk was full"
         filler = disk / "filler"
@@ -97,7 +96,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: P
         complaint = driver.communicate(timeout=300)[1]
         assert driver.returncode == 2 and "xl: the disk is full" in complaint and "Traceback" not in complaint, complaint
         filler.unlink()
-        succeeded(xl("run", path, "--out", disk / "run"))
+        succeeded(xl("run", path, "--out", disk / "run", *join))
         assert_balanced(disk / "run", STAGES)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

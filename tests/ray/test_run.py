@@ -19,13 +19,13 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, join: list[str]) -> Path:
     """A finished run over the sample pages, clean and dirty; tests copy it before they change it."""
     folder = tmp_path_factory.mktemp("finished")
     languages = ["ar", "de", "es", "ga", "sw", "th", "tr", "vi"]
     pages = {"from": ["jobs/samples/pages", "jobs/samples/dirty.jsonl"], "lang": "lang"}
     path = recipe(folder / "recipe.yaml", pages, languages=languages)
-    succeeded(xl("run", path, "--out", folder / "run", env={"XL_SCRIPTED_TRACE": str(folder / "trace")}))
+    succeeded(xl("run", path, "--out", folder / "run", *join, env={"XL_SCRIPTED_TRACE": str(folder / "trace")}))
     return folder
 
 
