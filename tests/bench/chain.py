@@ -13,22 +13,25 @@ ASKS = ("pairs", "rated")
 
 
 def chain(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
-    """Tokens per second of the fused pass over those of two passes on the same engine; the order alternates."""
-    path = chain_recipe(folder, num_rows)
+    """Tokens per second of the fused pass over those of two passes on the same engine; the order alternates.
+
+    Each run has pages of its own: of those that it had seen before, the engine would find prompts in its cache.
+    """
     warm_up(runs, folder)
     ratios: list[float] = []
     for number in range(num_pairs):
         measured: dict[bool, Measured] = {}
         for fused in (True, False) if number % 2 else (False, True):
-            measured[fused] = runs.stages(path, folder / f"run-{number}-{fused}", ASKS, fused)
+            at = folder / f"run-{number}-{fused}"
+            measured[fused] = runs.stages(chain_recipe(at, num_rows, (1 + 2 * number + fused) * num_rows), at / "run", ASKS, fused)
         ratios.append(measured[True].tokens_per_second / measured[False].tokens_per_second)
         print(f"chain, pair {number + 1}: {ratios[-1]:.3f} of two passes with a barrier", flush=True)
     return {"rows": num_rows, **summary(ratios)}
 
 
-def chain_recipe(folder: Path, num_rows: int) -> Path:
-    """A recipe whose `pairs` and `rated` are asks to the same engine."""
-    pages = german_pages(folder / "pages", num_rows)
+def chain_recipe(folder: Path, num_rows: int, first: int = 0) -> Path:
+    """A recipe whose `pairs` and `rated` are asks to the same engine; its pages are numbered from `first`."""
+    pages = german_pages(folder / "pages", num_rows, first)
     return recipe(folder / "recipe.yaml", pages, models={"writer": WRITER}, rating={"rater": "prompted"})
 
 
