@@ -52,7 +52,7 @@ def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> d
         models={"writer": WRITER},
         rating={"rater": "prompted"},
     )
-    warm_up(runs, folder)
+    warm_up(runs, folder, WRITER)
     bare = BareLoop()
     ratios: list[float] = []
     requests: list[Any] = []
@@ -70,9 +70,9 @@ def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> d
     return {"rows": len(requests), **summary(ratios)}
 
 
-def warm_up(runs: WarmRuns, folder: Path) -> None:
+def warm_up(runs: WarmRuns, folder: Path, writer: dict[str, Any]) -> None:
     """A few rows, so that the engine's start is nobody's time."""
-    small = recipe(folder / "small.yaml", german_pages(folder / "few", 16), models={"writer": WRITER}, rating={"rater": "prompted"})
+    small = recipe(folder / "small.yaml", german_pages(folder / "few", 16), models={"writer": writer}, rating={"rater": "prompted"})
     runs.stages(small, folder / "warm-up", ("pairs",))
 
 
