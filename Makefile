@@ -31,7 +31,7 @@ demo: setup
 study: demo
 	$(BIN)/python jobs/study.py runs/demo --out runs/study
 
-# Two files at a time, the slow ones first, which is the order they are found in.
+# Two files at a time, in the order of tests/conftest.py.
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

@@ -81,7 +81,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.raise_original_map_exception = True  # Ray Data's own wrapping would lose a worker's UserError on its way to the driver
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it would print the traceback of what we tell in a line
     try:
         yield ray
     finally:

@@ -50,6 +50,15 @@ def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path, join: li
     assert b"planted-secret" not in everything
 
 
+def test_a_key_that_only_the_driver_has_is_told_by_the_clusters_workers(tmp_path: Path, join: list[str]) -> None:
+    async def go() -> str:
+        async with FaultServer(api_key="right") as server:
+            writer = {"model": "scripted", "engine": "openai", "url": server.url, "api_key_env": "MY_KEY"}
+            return await asyncio.to_thread(complaint, tmp_path, writer, *join, env={"MY_KEY": "right"})
+
+    assert "asks for a key: set the environment variable MY_KEY" in asyncio.run(go())
+
+
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
     done = xl("run", path, "--out", tmp_path / "run", "--address", "127.0.0.1:9")

@@ -68,7 +68,7 @@ def test_a_killed_replica_loses_no_request_of_a_client_that_retries(endpoint: En
     wait_for(lambda: endpoint.num_replicas("pair") == 2, 60)
 
 
-def test_a_killed_replica_loses_no_row_of_a_run_that_asks_the_endpoint(endpoint: Endpoint, tmp_path: Path, join: list[str]) -> None:
+def test_a_killed_replica_loses_no_row_of_a_run_that_asks_the_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
     writer = {"model": "pair", "engine": "openai", "url": endpoint.url, "api_key_env": "ENDPOINT_KEY", "concurrency": 8}
     pages = german_pages(tmp_path / "pages", NUM_PAGES)
     path = recipe(tmp_path / "recipe.yaml", pages, models={"writer": writer}, rating={"rater": "prompted"})
@@ -76,7 +76,7 @@ def test_a_killed_replica_loses_no_row_of_a_run_that_asks_the_endpoint(endpoint:
     killed = int(endpoint.ask("pair").system_fingerprint.removeprefix("pid-"))
     answered, lost = endpoint.num_requests("pair", 200), endpoint.num_requests("pair", 503)
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(xl, "run", path, "--out", run, *join, env={"ENDPOINT_KEY": endpoint.key})
+        done = pool.submit(xl, "run", path, "--out", run, env={"ENDPOINT_KEY": endpoint.key})
         wait_for(lambda: done.done() or endpoint.num_requests("pair", 200) >= answered + NUM_PAGES / 4, 60)
         os.kill(killed, signal.SIGKILL)
         succeeded(done.result())

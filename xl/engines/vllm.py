@@ -144,6 +144,8 @@ def sampling_parameters(sampling: Sampling, seed: int, max_tokens: int) -> Any:
     structured = None
     if sampling.choices:
         structured = StructuredOutputsParams(choice=list(sampling.choices))
+        if all(len(choice) == 1 and choice.isascii() for choice in sampling.choices):
+            max_tokens = 1  # such a choice is one token, which need not be followed by one that ends the answer
     elif sampling.json_schema:
         structured = StructuredOutputsParams(json=dict(sampling.json_schema))
     return SamplingParams(
