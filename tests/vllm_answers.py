@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from tests.training import MAX_NEW_TOKENS, NUM_PROMPTS
-from xl.engines.vllm import engine_arguments, set_cpu_environment
+from xl.engines.vllm import engine_arguments, executor_arguments, set_cpu_environment
 from xl.recipe import Model
 
 
@@ -24,7 +24,7 @@ def _answers(folder: str, adapter: str | None, requests: list[str]) -> dict[str,
     from vllm.lora.request import LoRARequest
 
     with_adapter: dict[str, Any] = {"enable_lora": True, "max_lora_rank": 8} if adapter else {}
-    llm = LLM(**engine_arguments(model, folder), **with_adapter)
+    llm = LLM(**engine_arguments(model, folder), **executor_arguments(model), **with_adapter)
     chats: Any = [[{"role": "user", "content": request}] for request in requests]
 
     def ask(lora: LoRARequest | None) -> list[list[int]]:

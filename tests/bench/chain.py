@@ -5,9 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.generation import warm_up
-from tests.bench.warm import Measured, WarmRuns, summary
-from tests.support import german_pages, recipe
+from tests.bench.warm import Measured, WarmRuns, summary, two_asks, warm_up
 
 WRITER = {"model": "packaged/smollm2-135m-instruct", "max_model_len": 2048, "max_num_seqs": 32}
 """One that follows instructions, as the prompted rater wants it. Gemma 3 270M would mislead: with its vocabulary of 262,144 the sampler of
@@ -27,16 +25,10 @@ def chain(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[s
         measured: dict[bool, Measured] = {}
         for fused in (True, False) if number % 2 else (False, True):
             at = folder / f"run-{number}-{fused}"
-            measured[fused] = runs.stages(chain_recipe(at, num_rows, (1 + 2 * number + fused) * num_rows), at / "run", ASKS, fused)
+            measured[fused] = runs.stages(two_asks(at, WRITER, num_rows, (1 + 2 * number + fused) * num_rows), at / "run", ASKS, fused)
         ratios.append(measured[True].tokens_per_second / measured[False].tokens_per_second)
         print(f"chain, pair {number + 1}: {ratios[-1]:.3f} of two passes with a barrier", flush=True)
     return {"rows": num_rows, **summary(ratios)}
-
-
-def chain_recipe(folder: Path, num_rows: int, first: int = 0) -> Path:
-    """A recipe whose `pairs` and `rated` are asks to the same engine; its pages are numbered from `first`."""
-    pages = german_pages(folder / "pages", num_rows, first)
-    return recipe(folder / "recipe.yaml", pages, models={"writer": WRITER}, rating={"rater": "prompted"})
 
 
 def processors(runs: WarmRuns, num_rows: int, folder: Path) -> dict[str, Any]:
@@ -45,7 +37,7 @@ def processors(runs: WarmRuns, num_rows: int, folder: Path) -> dict[str, Any]:
     Ray Data starts its engines inside the execution. To leave their start out, 32 rows are timed as well and taken off.
     """
     warm_up(runs, folder, WRITER)
-    ours = runs.stages(chain_recipe(folder, num_rows), folder / "ours", ASKS)
+    ours = runs.stages(two_asks(folder, WRITER, num_rows), folder / "ours", ASKS)
     rows = _rows(folder / "ours")
     few, all_ = _two_processors(rows[:32]), _two_processors(rows)
     theirs = Measured(all_.seconds - few.seconds, all_.output_tokens - few.output_tokens)
@@ -80,13 +72,14 @@ def _processor(ask: Any) -> Any:
 
     from xl.ask import Completion, Drop
     from xl.engines.models import resolve
-    from xl.engines.vllm import engine_arguments
+    from xl.engines.vllm import engine_arguments, executor_arguments
     from xl.recipe import Model
     from xl.records import row_seed
 
     model = Model.model_validate(WRITER)
     path = resolve(model.model).path
-    arguments = {key: value for key, value in engine_arguments(model, path).items() if key not in ("model", "disable_log_stats")}
+    arguments = {**engine_arguments(model, path), **executor_arguments(model)}
+    del arguments["model"], arguments["disable_log_stats"]
     config = vLLMEngineProcessorConfig(
         model_source=path,
         engine_kwargs=arguments,

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.warm import Measured, WarmRuns, summary
-from tests.support import german_pages, recipe
+from tests.bench.warm import Measured, WarmRuns, summary, two_asks, warm_up
 
 WRITER = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
 
@@ -46,12 +45,7 @@ class BareLoop:
 
 def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
     """Tokens per second of our pass over those of the bare loop."""
-    path = recipe(
-        folder / "recipe.yaml",
-        german_pages(folder / "pages", num_rows),
-        models={"writer": WRITER},
-        rating={"rater": "prompted"},
-    )
+    path = two_asks(folder, WRITER, num_rows)
     warm_up(runs, folder, WRITER)
     bare = BareLoop()
     ratios: list[float] = []
@@ -68,12 +62,6 @@ def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> d
         print(f"generation, pair {number + 1}: {ratios[-1]:.3f} of the bare loop ({len(requests)} rows)", flush=True)
     bare.close()
     return {"rows": len(requests), **summary(ratios)}
-
-
-def warm_up(runs: WarmRuns, folder: Path, writer: dict[str, Any]) -> None:
-    """A few rows, so that the engine's start is nobody's time."""
-    small = recipe(folder / "small.yaml", german_pages(folder / "few", 16), models={"writer": writer}, rating={"rater": "prompted"})
-    runs.stages(small, folder / "warm-up", ("pairs",))
 
 
 def _warmed(bare: BareLoop, run: Path) -> list[Any]:

@@ -168,11 +168,9 @@ def bare_server(folder: Path) -> Iterator[Server]:
 
 
 def _flags(model: ServedModel, path: str) -> list[str]:
-    """Our engine arguments as vLLM's command line takes them; the executor is vLLM's default there, which Ray's server has as well."""
+    """Our engine arguments as vLLM's command line takes them."""
     flags: list[str] = []
     for name, value in engine_arguments(model, path).items():
-        if name == "distributed_executor_backend":
-            continue
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")

@@ -13,6 +13,7 @@ from unittest import mock
 
 from rich.console import Console
 
+from tests.support import german_pages, recipe
 from xl import folder, runs
 from xl.execute import parallel, ray_session
 from xl.methods import load_recipe, method_stages
@@ -65,6 +66,17 @@ class WarmRuns:
         names = shard_names(run)
         tokens = sum(output for stage in measured for _, output in run.store(stage).usage(names).values())
         return Measured(sum(run.stage_info(stage).get("seconds", 0.0) for stage in measured), tokens)
+
+
+def two_asks(folder: Path, writer: dict[str, Any], num_rows: int, first: int = 0) -> Path:
+    """A recipe whose `pairs` and `rated` are asks to the same engine; its pages are numbered from `first`."""
+    pages = german_pages(folder / "pages", num_rows, first)
+    return recipe(folder / "recipe.yaml", pages, models={"writer": writer}, rating={"rater": "prompted"})
+
+
+def warm_up(runs: WarmRuns, folder: Path, writer: dict[str, Any]) -> None:
+    """A few rows, so that the engine's start is nobody's time."""
+    runs.stages(two_asks(folder / "warm-up", writer, 16), folder / "warm-up" / "run", ("pairs",))
 
 
 @contextlib.contextmanager

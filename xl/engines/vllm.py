@@ -25,7 +25,7 @@ class VLLMEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model, path)))
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model, path), **executor_arguments(model)))
         except (ValueError, OSError) as error:
             raise UserError(f"models: vLLM cannot load {model.model!r}: {str(error).strip().splitlines()[0]}") from None
         self._tokenizer = self._llm.get_tokenizer()
@@ -130,10 +130,18 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
         batched = max(2048, model.max_model_len)
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": batched}
         del arguments["gpu_memory_utilization"]
-    if model.gpus == 0 and model.tensor_parallel == 1:
-        # By default a worker process of its own, as threads are bound to cores in it; ours are not, and the two spin on shared memory.
-        arguments["distributed_executor_backend"] = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
     return arguments
+
+
+def executor_arguments(model: Model) -> dict[str, str]:
+    """Where the model computes, for who may choose it (Ray's LLM server does so itself): on CPU within vLLM's core.
+
+    By default vLLM has a process of its own for that, in which it binds threads to cores; ours are not bound, and the two processes
+    spin on shared memory.
+    """
+    if model.gpus or model.tensor_parallel > 1:
+        return {}
+    return {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}
 
 
 def sampling_parameters(sampling: Sampling, seed: int, max_tokens: int) -> Any:

@@ -85,7 +85,6 @@ def llm_arguments(name: str, model: ServedModel, resolved: ResolvedModel, servin
     """
     engine = dict(engine_arguments(model, resolved.path))
     del engine["model"]
-    engine.pop("distributed_executor_backend", None)  # Ray's server chooses it
     engine |= {
         "disable_log_stats": not model.engine_metrics,
         # vLLM's limit for answers that name none; the gateway refuses those that name a larger one.
