@@ -1,5 +1,6 @@
 """What several tests use: recipes, runs through the command line, and a look into a run's folder."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -7,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -122,3 +124,24 @@ def wait_until_gone(processes: list[psutil.Process], seconds: float = 120) -> li
         alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         time.sleep(0.2)
     return alive
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """The folder as a disk of its own, of such a `size` as "16m"."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "xl-test", str(folder)], check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the rights of an administrator")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte free; returns the file that takes them all."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return filler

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from xl.errors import UserError
+from xl.errors import DISK_FULL, UserError
 from xl.evaluate.benchmarks import command as benchmarks
 
 app = typer.Typer(
@@ -287,7 +287,7 @@ def guarded(commands: typer.Typer) -> None:
         sys.exit(130)
     except OSError as error:
         if error.errno == 28:
-            print("xl: the disk is full; free some space and run the same command again: it goes on where it was", file=sys.stderr)
+            print(f"xl: {DISK_FULL}", file=sys.stderr)
             sys.exit(2)
         raise
 

@@ -3,6 +3,8 @@
 import importlib
 from types import ModuleType
 
+DISK_FULL = "the disk is full; free some space and run the same command again: it goes on where it was"
+
 
 class UserError(Exception):
     """A mistake that the user can mend. The command line prints it in one line, without a traceback."""

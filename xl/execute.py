@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from xl.ask import Drop
 from xl.engines.scripted import TRACE
-from xl.errors import UserError, require
+from xl.errors import DISK_FULL, UserError, require
 from xl.progress import StageProgress
 from xl.recipe import Model
 from xl.records import Row, Status
@@ -193,7 +193,7 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
 
 def _explained(error: BaseException) -> BaseException:
     if "No space left on device" in str(error):
-        return UserError("the disk is full; free some space and run the same command again: it goes on where it was")
+        return UserError(DISK_FULL)
     return error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.filesize import decimal
 
 from xl import arms as arms_folder
 from xl import dataset, folder, summary
@@ -309,7 +310,7 @@ def write_dataset(run: RunFolder, recipe: Recipe, shards: list[str]) -> int:
 def _check_disk(job: Job, manifest: Manifest) -> None:
     need, free = estimated_bytes(manifest), folder.free_bytes(job.run.root)
     if need > free:
-        amounts = f"the run needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+        amounts = f"the run needs about {decimal(need)} and {decimal(free)} are free"
         raise UserError(f"--out {job.run.root}: {amounts}; choose another folder or a --limit")
 
 

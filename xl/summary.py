@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from xl import dataset
@@ -179,7 +180,7 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
     console.print(f"method {recipe.method}; {names}", highlight=False)
     num_bytes = sum(file.size for file in files)
     most = f", at most {limit:,} pages a language" if limit else ""
-    console.print(f"input: {len(files):,} files, {num_bytes / 1e6:,.1f} MB{most}", highlight=False)
+    console.print(f"input: {len(files):,} files, {decimal(num_bytes)}{most}", highlight=False)
     models, trainings = resolve_models(recipe, RunFolder(out))
     for role, training in trainings.items():
         more = f", and on what the run's stage {training.lessons.stage} chooses" if training.lessons else " first"
@@ -199,7 +200,7 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
         arms = ", ".join(asked.arms)
         console.print(f"  evaluation: {asked.prompts.from_} in {num_languages} languages, arms {arms}{by}", highlight=False)
     place = next(p for p in (out, *out.resolve().parents) if p.exists())
-    console.print(f"disk: about {5 * num_bytes / 1e6:,.0f} MB wanted, {free_bytes(place) / 1e6:,.0f} MB free", highlight=False)
+    console.print(f"disk: about {decimal(5 * num_bytes)} wanted, {decimal(free_bytes(place))} free", highlight=False)
 
 
 def clean_run(run: RunFolder) -> int:

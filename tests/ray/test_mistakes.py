@@ -1,7 +1,6 @@
 """A user's mistake ends the command with exit code 2 and one line that says what was wrong and where."""
 
 import asyncio
-import contextlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from tests.chaos import STAGES
 from tests.fault_server import FaultServer
-from tests.support import ROOT, assert_balanced, command, german_pages, recipe, succeeded, xl
+from tests.support import ROOT, assert_balanced, command, fill, german_pages, recipe, small_disk, succeeded, xl
 
 pytestmark = pytest.mark.ray
 
@@ -88,24 +87,15 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path, join: list[str]) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "xl-test", str(disk)], check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs the rights of an administrator")
-    try:
+    with small_disk(tmp_path / "disk", "16m") as disk:
         writer = {"model": "scripted", "engine": "scripted", "delay_seconds": 0.2, "max_num_seqs": 8}
         path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 120), models={"writer": writer})
         driver = subprocess.Popen(command("run", path, "--out", disk / "run", *join), stderr=subprocess.PIPE, text=True, cwd=ROOT)
         while not list((disk / "run").glob("stages/pairs/log/*/*.arrow")):
             assert driver.poll() is None, "the run ended before its disk was full"
-        filler = disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(bytes(4096)):
-                pass
+        filler = fill(disk)
         complaint = driver.communicate(timeout=300)[1]
         assert driver.returncode == 2 and "xl: the disk is full" in complaint and "Traceback" not in complaint, complaint
         filler.unlink()
         succeeded(xl("run", path, "--out", disk / "run", *join))
         assert_balanced(disk / "run", STAGES)
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)

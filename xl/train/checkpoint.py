@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.filesize import decimal
 
 from xl.errors import UserError
+from xl.folder import free_bytes
+from xl.train.job import Job
 from xl.train.settings import Train
 
 _CONVERTIBLE = ((0,), (1, 2), (3,))
@@ -68,6 +71,26 @@ def save(engine: Any, folder: Path, progress: Progress, keep: int) -> None:
         for old in sorted(folder.glob("step-*"))[:-keep]:
             shutil.rmtree(old)
     torch.distributed.barrier()
+
+
+def check_room(engine: Any, job: Job) -> None:
+    """Refuse to begin a training whose checkpoints and model will not find room. All workers must call it.
+
+    A checkpoint holds 16 bytes a trained parameter: weights, master weights and two moments in fp32. One more than `keep` exist for a
+    moment. The model is written whole, from LoRA too.
+
+    Raises:
+        UserError: the disk is too full.
+    """
+    counted = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in engine.module.model.parameters()]
+    num_checkpoints = max(1, job.settings.keep + 1 - len(list(job.checkpoints.glob("step-*"))))
+    need = num_checkpoints * 16 * sum(size for size, is_trained in counted if is_trained)
+    need += (2 if job.settings.precision == "bf16" else 4) * sum(size for size, _ in counted)
+    free = [free_bytes(job.out)]
+    torch.distributed.broadcast_object_list(free)
+    if need > free[0]:
+        amounts = f"the training needs about {decimal(need)} for its checkpoints and its model, and {decimal(free[0])} are free"
+        raise UserError(f"{job.out}: {amounts}; free some space, choose another folder, or keep fewer checkpoints (train.keep)")
 
 
 def needs_universal(progress: Progress, settings: Train, workers: int) -> bool:

@@ -48,7 +48,7 @@ def fit(job: Job) -> None:
     `torch.distributed` must be initialised.
 
     Raises:
-        UserError: the architecture cannot be trained, or the checkpoint cannot be continued with these settings.
+        UserError: the architecture cannot be trained, the checkpoint cannot be continued with these settings, or there is no room for more.
     """
     torch.set_num_threads(job.settings.cpus_per_worker)
     if job.settings.gpus_per_worker:
@@ -91,6 +91,7 @@ def _start(job: Job) -> tuple[Worker, int]:
     torch.distributed.barrier()
     engine = zero.start_engine(job.model, settings, universal)
     num_steps = packing.num_steps(len(data), settings.global_batch, settings.epochs, settings.max_steps)
+    checkpoint.check_room(engine, job)
     if newest and progress:
         checkpoint.load(engine, newest, universal)
     else:

@@ -19,8 +19,8 @@ from pathlib import Path
 from rich.console import Console
 
 from xl.engines.models import ResolvedModel, prepare
-from xl.errors import UserError, require
-from xl.folder import RunFolder, differences, locked, plain
+from xl.errors import DISK_FULL, UserError, require
+from xl.folder import RunFolder, differences, free_bytes, locked, plain
 from xl.settings import semantic
 from xl.store import read_json, write_json
 from xl.train.choose import chosen_rows
@@ -30,6 +30,9 @@ from xl.train.prompts import give_chat_template
 from xl.train.settings import Train
 from xl.train.tokens import TokenSummary, dataset_digest, read_rows, read_summary, write_documents
 from xl.train.watch import watched
+
+_FULL_BYTES = 1 << 20
+"""A disk with less free space is full: blocks too small for what was to be written may be left."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,23 @@ def train(
     if use_ray:
         with _begun(dataset, model, job, fresh):
             if not job.model_folder.exists():
-                with watched(job, console):
+                with watched(job, console), _full_disk_named(job):
                     _run_on_ray(job)
     else:
-        _run_here(dataset, model, job, fresh)
+        with _full_disk_named(job):
+            _run_here(dataset, model, job, fresh)
     return _result(job)
+
+
+@contextmanager
+def _full_disk_named(job: Job) -> Iterator[None]:
+    """Say that the disk is full where it is: what writes weights tells of a stream that broke."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError) and free_bytes(job.out) < _FULL_BYTES:
+            raise UserError(DISK_FULL) from error
+        raise
 
 
 def _run_here(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> None:
