@@ -66,7 +66,7 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         save(out, "serving", result)
     comparisons: dict[str, tuple[str, Callable[[WarmRuns, Path], dict[str, Any]]]] = {
         "generation": ("generation, tokens/s over the bare loop's", lambda runs, at: generation(runs, rows, pairs, at)),
-        "chain": ("chain, tokens/s over two passes with a barrier", lambda runs, at: chain(runs, rows, pairs, at)),
+        "chain": ("chain, rows/s over two passes with a barrier", lambda runs, at: chain(runs, rows, pairs, at)),
         "processors": ("chain, tokens/s over two Ray Data LLM processors", lambda runs, at: processors(runs, rows, at)),
     }
     chosen = [name for name in comparisons if name in wanted]

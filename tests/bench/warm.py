@@ -76,7 +76,7 @@ def two_asks(folder: Path, writer: dict[str, Any], num_rows: int, first: int = 0
 
 def warm_up(runs: WarmRuns, folder: Path, writer: dict[str, Any]) -> None:
     """A few rows, so that the engine's start is nobody's time."""
-    runs.stages(two_asks(folder / "warm-up", writer, 16), folder / "warm-up" / "run", ("pairs",))
+    runs.stages(two_asks(folder / "warm-up", writer, 16), folder / "warm-up" / "run", ("pairs", "rated"))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import pytest
 
 from xl.ask import Sampling, clip, quote
+from xl.pairs.rate import Rating, rate_pair
 from xl.pairs.reverse import Reverse, reverse_instruction
 
 ATTACKS = [
@@ -41,6 +42,15 @@ def test_a_page_cannot_add_a_field_to_the_few_shot_prompt(attack: str) -> None:
     assert len(prompt.splitlines()) == len(harmless.splitlines())
     assert [line.split(":")[0] for line in prompt.splitlines()] == [line.split(":")[0] for line in harmless.splitlines()]
     assert "<" not in prompt.splitlines()[-2]
+
+
+def test_the_rating_begins_as_the_instructions_prompt_did_so_that_an_engine_reads_a_page_once() -> None:
+    row = {"id": "0" * 32, "lang": "de", "language": "German", "text": "Ein Satz.", "instruction": "Say something."}
+    asks = (reverse_instruction(Reverse()), rate_pair(Rating()))
+    (first_system, first), (second_system, second) = (ask.prompt.render(row, True, ask.sampling, seed=1).messages for ask in asks)
+    assert first_system == second_system
+    page = first.content[: first.content.index("</page>")]
+    assert "Ein Satz." in page and second.content.startswith(page)
 
 
 def test_clip_ends_at_a_sentence_or_a_word() -> None:
