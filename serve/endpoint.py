@@ -10,5 +10,5 @@ from xl.serving.settings import Serving
 
 
 def build(args: dict[str, Any]) -> Application:
-    """The endpoint as one Ray Serve application; `args` are the settings of `xl.serving.settings.Serving`."""
+    """The endpoint as one Ray Serve application; `args` are the settings of `xl.serving.settings.Serving`, but for `host` and `port`."""
     return cluster_application(checked(Serving, args, "args"))

@@ -34,9 +34,14 @@ def find_model(model: Model) -> ResolvedModel:
     return ResolvedModel(model.model, model.model, f"{model.engine}:{model.model}", None, model.chat)
 
 
-def tuned_role(base: Model, training: Path) -> Role:
+def tuned_model(base: Model, training: Path) -> Model:
     """The model that a training made of `base`, run the way that `base` is."""
-    tuned = base.model_copy(update={"model": str(training / "model"), "revision": None, "chat": None})
+    return base.model_copy(update={"model": str(training / "model"), "revision": None, "chat": None})
+
+
+def tuned_role(base: Model, training: Path) -> Role:
+    """The model that a training made of `base`, and where its weights are. Raises UserError for one that is not there."""
+    tuned = tuned_model(base, training)
     return tuned, find_model(tuned)
 
 

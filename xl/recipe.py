@@ -23,6 +23,10 @@ from xl.train.settings import Train
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+_ENDPOINT_KEYS = ("url", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_seconds", "max_attempts")
+_READ_BY = {**dict.fromkeys(_ENDPOINT_KEYS, "openai"), "delay_seconds": "scripted"}
+"""Keys of a model that one engine alone reads, and which engine."""
+
 
 class Model(Strict):
     """A model and the engine that runs it."""
@@ -76,8 +80,9 @@ class Model(Strict):
             raise ValueError(f"replicas: [{low}, {high}] is not a range of at least one")
         if self.engine == "openai" and not self.url:
             raise ValueError("engine: openai needs the endpoint's `url`, such as http://127.0.0.1:8000/v1")
-        if self.engine != "openai" and self.url:
-            raise ValueError(f"`url` belongs to engine: openai, not to engine: {self.engine}")
+        for key, engine in _READ_BY.items():
+            if self.engine != engine and getattr(self, key) != Model.model_fields[key].default:
+                raise ValueError(f"`{key}` belongs to engine: {engine}, not to engine: {self.engine}")
         if self.tensor_parallel > 1 and self.gpus not in (0, self.tensor_parallel):
             raise ValueError(f"tensor_parallel: {self.tensor_parallel} needs gpus: {self.tensor_parallel}, not {self.gpus:g}")
         return self

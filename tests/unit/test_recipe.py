@@ -52,6 +52,9 @@ def test_a_bare_no_is_norwegian(tmp_path: Path) -> None:
         ({"method": "y_instruction"}, "`method`"),
         ({"models": {"writer": {"model": "m", "engine": "openai"}}}, "engine: openai needs the endpoint's `url`"),
         ({"models": {"writer": {"model": "m", "url": "http://x"}}}, "`url` belongs to engine: openai"),
+        ({"models": {"writer": {"model": "m", "requests_per_minute": 60}}}, "`requests_per_minute` belongs to engine: openai"),
+        ({"models": {"writer": {"model": "m", "engine": "scripted", "max_attempts": 3}}}, "`max_attempts` belongs to engine: openai"),
+        ({"models": {"writer": {"model": "m", "delay_seconds": 1}}}, "`delay_seconds` belongs to engine: scripted"),
         ({"models": {"writer": {"model": "m", "replicas": [4, 2]}}}, "replicas: [4, 2]"),
         ({"models": {"writer": {"model": "m", "tensor_parallel": 4, "gpus": 2}}}, "needs gpus: 4"),
         ({"pairs": {"per_language": -1}}, "`pairs.per_language`"),
@@ -85,5 +88,6 @@ def test_overrides_reach_nested_keys_and_are_read_as_yaml(tmp_path: Path) -> Non
 
 def test_keys_that_cannot_change_a_row_do_not_count() -> None:
     plain = semantic(Model(model="m"))
-    assert plain == semantic(Model(model="m", gpus=8, tensor_parallel=8, replicas=(1, 9), max_num_seqs=7, max_attempts=3))
+    assert plain == semantic(Model(model="m", gpus=8, tensor_parallel=8, replicas=(1, 9), max_num_seqs=7))
     assert plain != semantic(Model(model="m", max_model_len=99))
+    assert semantic(Model.model_validate(ENDPOINT)) == semantic(Model.model_validate({**ENDPOINT, "max_attempts": 3}))

@@ -15,14 +15,17 @@ from xl.errors import UserError
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Formats by the file's name; all but Parquet may end in `.gz` or `.zst` beyond that."""
 
+_BATCH_ROWS = 1000
+"""Rows of a Parquet file that are in memory at once."""
+
 
 def is_table(path: str) -> bool:
     """Whether the name says that `read_rows` can read it."""
     return _plain_name(path).endswith(SUFFIXES)
 
 
-def read_rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The file's rows, in its order, with at least these columns.
+def read_rows(path: str, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The file's rows, in its order, with at least these columns, and with those of `optional` that there are.
 
     Raises:
         UserError: the file is missing or damaged, or lacks a column; one line that names the file.
@@ -30,7 +33,7 @@ def read_rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     if not is_table(path):
         raise UserError(f"{path}: the name must end in one of {', '.join(SUFFIXES)} (all but Parquet also with .gz or .zst)")
     try:
-        yield from _rows(path, columns)
+        yield from _rows(path, columns, optional)
     except FileNotFoundError:
         raise UserError(f"no file {path!r}") from None
     except (OSError, EOFError, ImportError, UnicodeDecodeError, csv.Error, pa.ArrowException, zstandard.ZstdError) as error:
@@ -47,10 +50,10 @@ def _plain_name(path: str) -> str:
     return path.removesuffix(".gz").removesuffix(".zst")
 
 
-def _rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(path: str, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
     name = _plain_name(path)
     if name.endswith(".parquet"):
-        yield from _parquet_rows(path, columns)
+        yield from _parquet_rows(path, columns, optional)
         return
     read = _csv_rows if name.endswith(".csv") else _json_rows if name.endswith(".json") else _json_lines
     with _open(path, "rt", compression="infer", encoding="utf-8-sig", newline="") as stream:
@@ -64,10 +67,11 @@ def _open(path: str, mode: str, **options: Any) -> Any:
         raise UserError(f"{path}: {error}") from None
 
 
-def _parquet_rows(path: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parquet_rows(path: str, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, Any]]:
     with _open(path, "rb") as stream, pq.ParquetFile(stream) as file:
-        check_columns(path, columns, file.schema_arrow.names)
-        for batch in file.iter_batches(columns=list(columns)):
+        have = file.schema_arrow.names
+        check_columns(path, columns, have)
+        for batch in file.iter_batches(_BATCH_ROWS, columns=[*columns, *(name for name in optional if name in have)]):
             yield from batch.to_pylist()
 
 

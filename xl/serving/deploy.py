@@ -182,7 +182,16 @@ def cluster_application(serving: Serving) -> Any:
     """The whole endpoint as one application: the gateway as the ingress behind Serve's proxy, and the models.
 
     There is one gateway, so that limits per key are exact; it forwards bytes and is far from being the narrowest part.
+
+    Raises:
+        UserError: a model is not there, or the settings ask for no key or say where to listen, which `xl serve` alone can heed.
     """
+    if not serving.require_key:
+        raise UserError(
+            "args.require_key: false is for `xl serve` on one machine alone; on a cluster others reach Ray Serve's proxy: leave it out"
+        )
+    if listening := sorted({"host", "port"} & serving.model_fields_set):
+        raise UserError(f"args.{listening[0]}: Ray Serve's proxy listens where `http_options` say; put it there")
     serve = require("ray.serve", "cpu")
     gateway = serve.deployment(
         serve.ingress()(_GatewayReplica),
@@ -203,9 +212,8 @@ class _GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> Any:
         serving = self._serving
-        keyring = Keyring(serving.keys_path, os.environ) if serving.require_key else None
         backends = {name: RayBackend(handle) for name, handle in self._handles.items()}
-        return build_gateway(serving, keyring, backends, replica_counter(serving))
+        return build_gateway(serving, Keyring(serving.keys_path, os.environ), backends, replica_counter(serving))
 
 
 class RayBackend:

@@ -116,7 +116,7 @@ def _is_text(message: Any) -> bool:
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list):
         return True
-    return all(isinstance(part, str) or (isinstance(part, dict) and part.get("type") in {"text", "refusal"}) for part in content)
+    return all(isinstance(part, str) or (isinstance(part, dict) and part.get("type") in ("text", "refusal")) for part in content)
 
 
 def _number(asked: Mapping[str, Any], key: str) -> int | None:

@@ -58,9 +58,11 @@ class Serving(Strict):
     models: dict[str, ServedModel] = Field(min_length=1)
     """Models by the name that clients ask for."""
     host: str = "127.0.0.1"
+    """Where `xl serve` listens. On a cluster Ray Serve's proxy does, where `http_options` say."""
     port: int = Field(8000, ge=0, lt=65536)
     """0 takes any free port."""
     require_key: bool = True
+    """Without keys whoever can log in to this machine may ask. On a cluster, where others reach the proxy, keys are always wanted."""
     keys_file: str | None = None
     """Where keys are kept, as salted hashes; by default `xl/keys.json` in the user's configuration folder."""
     limits: Limits = Limits()

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
 
 from xl.errors import UserError
+from xl.evaluate import tables
 from xl.records import Row
 from xl.train.prompts import defuse, request, special_tokens
 
@@ -126,16 +126,17 @@ def read_summary(folder: Path) -> TokenSummary | None:
 
 def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[str, str], summary: TokenSummary) -> list[Row]:
     special, stops = special_tokens(tokenizer), stop_ids(tokenizer)
-    answered = [row for row in rows if (row["response"] or "").strip()]
+    faults = [_fault(row) for row in rows]
+    sound = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
     summary.num_rows += len(rows)
-    summary.dropped["empty_response"] += len(rows) - len(answered)
-    if not answered:
+    summary.dropped.update(filter(None, faults))
+    if not sound:
         return []
-    prompts, responses = zip(*(_render(row, tokenizer, styles, special) for row in answered), strict=True)
+    prompts, responses = zip(*(_render(row, tokenizer, styles, special) for row in sound), strict=True)
     prompt_ids = tokenizer(list(prompts), add_special_tokens=False).input_ids
     response_ids = tokenizer(list(responses), add_special_tokens=False).input_ids
     encoded = []
-    for row, prompt, response in zip(answered, prompt_ids, response_ids, strict=True):
+    for row, prompt, response in zip(sound, prompt_ids, response_ids, strict=True):
         if len(prompt) >= max_length:
             summary.dropped["prompt_too_long"] += 1
             continue
@@ -148,6 +149,12 @@ def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[st
         summary.num_response_tokens += len(ids) - len(prompt)
         summary.num_styled[style_name(row)] += style_name(row) in styles
     return encoded
+
+
+def _fault(row: Row) -> str | None:
+    """What a row lacks that would be trained on. One with a request of its own needs neither instruction nor language."""
+    needed = ("response",) if row.get("request") else ("instruction", "language", "response")
+    return next((f"empty_{name}" for name in needed if not (row[name] or "").strip()), None)
 
 
 def stop_ids(tokenizer: Any) -> list[int]:
@@ -182,16 +189,17 @@ def style_name(row: Row) -> str:
 
 
 def read_rows(dataset: Path) -> Iterator[Row]:
-    """The rows of a dataset: a Parquet or JSON Lines file, or a folder of Parquet files. Raises UserError."""
-    files = dataset_files(dataset)
-    kind = "parquet" if files[0].suffix == ".parquet" else "json"
-    source = pyarrow.dataset.dataset([str(file) for file in files], format=kind)
-    missing = [name for name in COLUMNS if name not in source.schema.names]
-    if missing:
-        raise UserError(f"{dataset}: columns missing: {', '.join(missing)}; a dataset of pairs has {', '.join(COLUMNS)}")
-    columns = [name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in source.schema.names]
-    for batch in source.to_batches(columns=columns, batch_size=_BATCH_ROWS):
-        yield from batch.to_pylist()
+    """The rows of a dataset: a Parquet or JSON Lines file, or a folder of Parquet files. What is null in a column is empty text.
+
+    Raises:
+        UserError: there is no such dataset, or one of its files cannot be read, lacks a column, or has something other than text in it.
+    """
+    for file in dataset_files(dataset):
+        for number, row in enumerate(tables.read_rows(str(file), COLUMNS, OPTIONAL_COLUMNS), 1):
+            pair = {name: "" if row.get(name) is None else row[name] for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
+            if wrong := [name for name, value in pair.items() if not isinstance(value, str)]:
+                raise UserError(f"{file}: row {number}: `{wrong[0]}` must be text, not {pair[wrong[0]]!r:.40}")
+            yield pair
 
 
 def dataset_files(dataset: Path) -> list[Path]:

@@ -163,6 +163,7 @@ def test_a_body_that_is_too_large_is_refused_with_and_without_a_declared_length(
         ({**ASK, "messages": "Hi"}, 400, "invalid_messages"),
         ({**ASK, "messages": [{"content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}]}, 400, "text_only"),
         ({**ASK, "messages": [{"content": [{"image_url": "http://10.0.0.1/"}]}]}, 400, "text_only"),
+        ({**ASK, "messages": [{"content": [{"type": []}]}]}, 400, "text_only"),
         ({"model": "fast", "prompt": "Hi", "echo": True, "logprobs": 0}, 400, "no_prompt_logprobs"),
         ({**ASK, "model": "tuned", "prompt_logprobs": 1}, 400, "no_prompt_logprobs"),
         ({"model": "broken"}, 503, "unavailable"),

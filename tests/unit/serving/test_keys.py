@@ -8,6 +8,7 @@ from rich.console import Console
 
 from xl.errors import UserError
 from xl.serving import keys
+from xl.serving.deploy import cluster_application
 from xl.serving.keys import ENVIRONMENT_VARIABLE, Keyring, add_key, read_keys, revoke_key
 from xl.serving.run import open_keyring, run_endpoint
 from xl.serving.settings import ServedModel, Serving
@@ -74,6 +75,8 @@ def test_keys_can_be_left_out_on_this_machine_alone() -> None:
     assert open_keyring(Serving(models=MODELS, require_key=False), Console(quiet=True)) is None
     with pytest.raises(ValueError, match="can be reached from others"):
         Serving(models=MODELS, require_key=False, host="0.0.0.0")
+    with pytest.raises(UserError, match=r"args\.require_key: false is for `xl serve` on one machine alone"):
+        cluster_application(Serving(models=MODELS, require_key=False))
 
 
 def test_workers_do_not_inherit_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

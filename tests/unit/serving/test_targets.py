@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support import ROOT, recipe
 from xl.errors import UserError
-from xl.serving.deploy import adapter_path, deployment_options
+from xl.methods import load_recipe
+from xl.serving.deploy import adapter_path, cluster_application, deployment_options
 from xl.serving.settings import Serving
 from xl.serving.targets import load_serving
 
@@ -23,13 +25,46 @@ def test_every_endpoint_that_comes_with_the_code_is_valid(path: Path) -> None:
     assert serving.host == "127.0.0.1" and serving.require_key
 
 
-def test_a_run_serves_its_tuned_model_beside_the_models_of_its_recipe(tmp_path: Path) -> None:
+def endpoint_yaml(path: Path, *applications: object, **top: object) -> str:
+    path.write_text(yaml.safe_dump({"applications": list(applications), **top}))
+    return str(path)
+
+
+def test_an_endpoint_listens_where_its_http_options_say_here_as_on_a_cluster(tmp_path: Path) -> None:
+    args = {"models": {"m": {"model": "org/name"}}}
+    path = endpoint_yaml(tmp_path / "e.yaml", {"args": args}, http_options={"host": "0.0.0.0", "port": 9000, "keep_alive_timeout_s": 5})
+    assert (load_serving([path]).host, load_serving([path]).port, load_serving([path], {"port": 1}).port) == ("0.0.0.0", 9000, 1)
+    with pytest.raises(UserError, match=r"args\.port: `http_options`"):
+        load_serving([endpoint_yaml(tmp_path / "e.yaml", {"args": {**args, "port": 9000}})])
+    with pytest.raises(UserError, match=r"args\.port: .* `http_options`"):
+        cluster_application(Serving.model_validate({**args, "port": 9000}))
+
+
+@pytest.mark.parametrize(
+    ("application", "told"),
+    [
+        ("x", "the application: a mapping"),
+        ({"args": ["x"]}, "args: a mapping"),
+        ({"args": {"models": ["org/name"]}}, r"args\.models: a mapping"),
+    ],
+)
+def test_an_endpoint_of_another_shape_is_told_in_one_line(tmp_path: Path, application: object, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        load_serving([endpoint_yaml(tmp_path / "e.yaml", application)])
+
+
+def test_a_run_serves_its_tuned_model_as_its_base_is_run_beside_the_models_of_its_recipe(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    model_folder(run / "training" / "model")
+    tuned = model_folder(run / "training" / "model")
     (run / "run.json").write_text("{}")
-    recipe(run / "recipe.yaml", tmp_path)
-    assert list(load_serving([str(run)]).models) == ["run", "scripted"]
-    assert list(load_serving([f"tuned={run}"]).models) == ["tuned", "scripted"]
+    base = {"model": "org/base", "revision": "v1", "gpus": 1, "max_model_len": 1024}
+    models = {"base": base, "writer": {"model": "scripted", "engine": "scripted"}}
+    given = load_recipe(recipe(tmp_path / "given.yaml", tmp_path, models=models, train={}))
+    (run / "recipe.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json", by_alias=True)))  # as a run notes it
+    serving = load_serving([str(run)])
+    assert list(serving.models) == ["run", "org/base", "scripted"]
+    assert serving.models["run"] == serving.models["org/base"].model_copy(update={"model": str(tuned), "revision": None})
+    assert list(load_serving([f"tuned={run}"]).models) == ["tuned", "org/base", "scripted"]
 
 
 def test_folders_names_and_recipes_mix(tmp_path: Path) -> None:

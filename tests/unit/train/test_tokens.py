@@ -1,14 +1,17 @@
 """Pairs become tokens as they will be served, and every row is accounted for."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.tiny_model import tiny_tokenizer
 from xl.errors import UserError
 from xl.train.prompts import give_chat_template, request
-from xl.train.tokens import Document, Documents, open_documents, read_summary, stop_ids, write_documents
+from xl.train.tokens import Document, Documents, open_documents, read_rows, read_summary, stop_ids, write_documents
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -61,18 +64,19 @@ def test_web_text_cannot_speak_in_control_tokens(tmp_path: Path) -> None:
 def test_every_row_is_accounted_for_and_a_cut_response_does_not_end(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     rows = [row("river"), row(" "), row("river " * 200), row("river", instruction="window " * 200)]
+    rows += [{**row("river"), "language": None}, {**row("river"), "instruction": None}]
     data = written(tmp_path, tokenizer, *rows, max_length=100)
     summary = read_summary(tmp_path / "tokens")
     assert summary is not None
-    assert (summary.num_rows, summary.num_documents, summary.num_truncated) == (4, 2, 1)
-    assert summary.dropped == {"empty_response": 1, "prompt_too_long": 1}
+    assert (summary.num_rows, summary.num_documents, summary.num_truncated) == (6, 2, 1)
+    assert summary.dropped == {"empty_response": 1, "empty_instruction": 1, "empty_language": 1, "prompt_too_long": 1}
     assert len(data[1].ids) == 100 and tokenizer.eos_token_id not in data[1].ids
     assert summary.num_response_tokens == sum(len(data[n].targets(prompt_loss=False)) for n in range(2))
 
 
 def test_a_pairs_own_request_is_used_as_it_is_with_the_style_of_its_tag(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    asked = {**row("river"), "request": "Wo ist der Fluss?", "tag": "parallel"}
+    asked = {**row("river"), "request": "Wo ist der Fluss?", "tag": "parallel", "instruction": None, "language": None}
     data = written(tmp_path, tokenizer, asked, row("river"), styles={"parallel": "Kurz."})
     assert "Wo ist der Fluss? Kurz.\n" in parts(data[0], tokenizer)[0]
     assert "Answer in German.\n" in parts(data[1], tokenizer)[0]
@@ -98,3 +102,29 @@ def test_documents_are_found_across_batches(tmp_path: Path, monkeypatch: pytest.
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to train on: 1 rows"):
         written(tmp_path, tiny_tokenizer(), row(" "))
+
+
+def json_lines(path: Path, *pairs: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps({**pair, "lang": "de"}) + "\n" for pair in pairs), "utf-8")
+    return path
+
+
+def test_a_column_is_read_wherever_in_the_dataset_it_first_appears(tmp_path: Path) -> None:
+    asked = {"request": "Wo ist der Fluss?", "tag": "parallel"}
+    pairs = [{**row("river " * 200_000), "tag": None}, {**row("river"), **asked}]
+    read = list(read_rows(json_lines(tmp_path / "pairs.jsonl", *pairs)))
+    assert (read[0]["request"], read[0]["tag"]) == ("", "") and asked.items() <= read[1].items()
+    for number, pair in enumerate(pairs):
+        pq.write_table(pa.Table.from_pylist([{**pair, "lang": "de"}]), tmp_path / f"{number}.parquet")
+    assert list(read_rows(tmp_path)) == read
+
+
+def test_a_line_that_cannot_be_learned_from_is_named(tmp_path: Path) -> None:
+    path = json_lines(tmp_path / "pairs.jsonl", row("river"), {**row("river"), "instruction": ["Write."]})
+    with pytest.raises(UserError, match=r"pairs\.jsonl: row 2: `instruction` must be text, not \['Write\.'\]"):
+        list(read_rows(path))
+    path.write_text(path.read_text("utf-8")[:-20], "utf-8")
+    with pytest.raises(UserError, match=r"pairs\.jsonl: line 2 is not JSON"):
+        list(read_rows(path))
+    with pytest.raises(UserError, match=r"pairs\.jsonl: no column 'source' in line 1"):
+        list(read_rows(json_lines(path, {"id": "1", "instruction": "Write.", "response": "river", "language": "German"})))
