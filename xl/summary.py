@@ -203,32 +203,6 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
     console.print(f"disk: about {decimal(5 * num_bytes)} wanted, {decimal(free_bytes(place))} free", highlight=False)
 
 
-def clean_run(run: RunFolder) -> int:
-    """Take the kept rows out of all stages but the last, where they live on; returns the bytes freed.
-
-    Dropped and failed rows and the ledgers stay, so that status, trace and report go on working.
-
-    Raises:
-        UserError: the run is not finished.
-    """
-    info = run.info
-    if not info.get("finished"):
-        raise UserError(f"{run.root} is not finished; `xl clean` would take what it still needs")
-    freed = 0
-    for stage in info["stages"][:-1]:
-        store = run.store(stage)
-        for path in store.shards_folder.glob("*.parquet"):
-            before = path.stat().st_size
-            table = pq.read_table(path)
-            rest = table.filter(pc.not_equal(table["status"], Status.KEPT.value))
-            temporary = path.with_suffix(".tmp")
-            pq.write_table(rest, temporary, compression="zstd")
-            temporary.replace(path)
-            freed += before - path.stat().st_size
-    run.write_info({**info, "cleaned": True})
-    return freed
-
-
 def _stage_summaries(run: RunFolder, names: list[str]) -> list[StageSummary]:
     result = []
     for stage in run.info["stages"]:
