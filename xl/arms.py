@@ -1,35 +1,23 @@
-"""What an arm has in common with the run that it is an arm of: stages of the same fingerprint, as links to the run's own folders."""
+"""What an arm has in common with the run that it is an arm of, as links to the run's own folders; nothing is written through them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from xl.folder import RunFolder
 
 
-def share(
-    run: RunFolder,
-    fingerprints: Mapping[str, str],
-    arm: RunFolder,
-    arm_fingerprints: Mapping[str, str],
-    input_stage: str,
-    models: Iterable[str] = (),
-) -> None:
-    """Link those stages of the run into the arm's folder that are the arm's as well, and what the input was planned into.
+def share(run: RunFolder, arm: RunFolder, names: Iterable[str]) -> None:
+    """Link folders of the run, by their paths in it, into the arm's.
 
-    A stage's fingerprint holds those of all stages before it, so equal ones have had the same rows. `input_stage` is the sealed stage of
-    a method that reads its own rows; `models` are roles whose trained model is the same.
+    It ends at the first one that the arm has of its own, or that the run lacks: those behind it are made of it.
     """
-    _link(run, arm, (f"models/{role}" for role in models))
-    common = [name for name, fingerprint in arm_fingerprints.items() if fingerprints.get(name) == fingerprint]
-    if common:
-        _link(run, arm, (run.manifest.name, *(f"stages/{name}" for name in (input_stage, *common))))
-
-
-def _link(run: RunFolder, arm: RunFolder, names: Iterable[str]) -> None:
     for name in names:
         place = arm.root / name
-        if (run.root / name).exists() and not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to("/".join([*[".."] * (2 + name.count("/")), name]))
+        if place.is_symlink():
+            continue
+        if place.exists() or not (run.root / name).exists():
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to("/".join([*[".."] * (2 + name.count("/")), name]))
 
 
 def unshare(arm: RunFolder) -> None:

@@ -156,8 +156,8 @@ def export(
 @app.command()
 def clean(run: RunPath) -> None:
     """Free what a finished run no longer needs: the rows of stages that the dataset was made from. The ledger stays."""
+    from xl.clean import clean_run
     from xl.folder import open_run
-    from xl.summary import clean_run
 
     console.print(f"freed {clean_run(open_run(run)) / 1e6:,.1f} MB", highlight=False)
 

@@ -41,9 +41,9 @@ DATASET_SCHEMA = pa.schema(
 )
 
 FIELDS = [
-    ("id", "the page's id: a hash of its source, its URL and its text"),
-    ("messages", "the pair as a chat: the user's English instruction with the request for the language, the assistant's answer"),
-    ("instruction", "the English instruction, without the request for the language"),
+    ("id", "the row's id: a hash of where it comes from and what it says"),
+    ("messages", "the pair as a chat: the user's request, the assistant's answer"),
+    ("instruction", "the instruction, without its input and the request for the language"),
     ("request", "what the user says: the instruction with its input and the request for the language"),
     ("response", "the answer: the page's own text, or what the method made of it"),
     ("lang", "ISO 639 code of the response's language"),

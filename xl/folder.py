@@ -65,6 +65,12 @@ class RunFolder:
         return RunFolder(self.root / "arms" / name)
 
     @property
+    def whole(self) -> "RunFolder":
+        """The run that this is an arm of, or else itself: whoever is at work on either has locked it."""
+        arms = self.root.resolve().parent
+        return RunFolder(arms.parent) if arms.name == "arms" and (arms.parent / "run.json").exists() else self
+
+    @property
     def benchmarks(self) -> "RunFolder":
         return RunFolder(self.root / "benchmarks")
 
@@ -75,6 +81,10 @@ class RunFolder:
     def store(self, stage: str) -> StageStore:
         """The store of one stage."""
         return StageStore(self.root / "stages" / stage)
+
+    def is_shared(self, stage: str) -> bool:
+        """Whether a stage is that of the run that this is an arm of: it is finished, and only read here."""
+        return (self.root / "stages" / stage).is_symlink()
 
     def stage_info(self, stage: str) -> dict[str, Any]:
         """A stage's `stage.json`, or an empty dict."""

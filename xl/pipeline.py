@@ -133,7 +133,14 @@ class Pipeline:
         from xl.worker import FromStage
 
         keys = fingerprints(self.stages, self.source_fingerprint)
-        for group in passes(self.stages):
+        for together in passes(self.stages):
+            shared = [stage for stage in together if self.run.is_shared(stage.name)]
+            for stage in shared:
+                schema, source = schema_after(stage, schema), FromStage(self.run.store(stage.name))
+                shards = self._close_stage(stage, shards)
+            group = together[len(shared) :]
+            if not group:
+                continue
             schemas: list[pa.Schema] = []
             for stage in group:
                 schema = schema_after(stage, schema)

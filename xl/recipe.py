@@ -150,6 +150,13 @@ class Recipe(Strict):
         """How the input is read, by the recipe's keys, without where it is: what every row depends on."""
         raise NotImplementedError
 
+    def input_choice(self) -> dict[str, Any]:
+        """What decides, beside the files, which rows come in: an arm that agrees in it with the recipe has the same rows.
+
+        Unless a method says which keys these are, they are all of its own, the languages and the seed.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude=Recipe.model_fields.keys() - {"languages", "seed"})
+
     @property
     def roles(self) -> tuple[str, ...]:
         """The parts that models play in this recipe."""
@@ -190,6 +197,10 @@ class PageRecipe(Recipe):
     def input_settings(self) -> dict[str, Any]:
         """Which columns hold what."""
         return {"pages": self.pages.model_dump(mode="json", exclude={"from_"})}
+
+    def input_choice(self) -> dict[str, Any]:
+        """Where the pages are, how they are read, and in which languages."""
+        return {"pages": self.pages.model_dump(mode="json", by_alias=True), "languages": sorted(self.page_languages)}
 
 
 def read_yaml(path: Path, kind: str) -> Any:

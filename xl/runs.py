@@ -3,6 +3,7 @@
 What the recipe leaves out (`train:`, `evaluate:`) is not done. Each part is skipped where it is finished.
 """
 
+import functools
 import hashlib
 import json
 import shutil
@@ -24,6 +25,7 @@ from xl.evaluate.rows import take_exam, take_rows
 from xl.folder import RunFolder, plain
 from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, role_trainings
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
+from xl.pages.read import SourceFile
 from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
 from xl.recipe import PageRecipe, Recipe
 from xl.records import PAGE_SCHEMA, Row
@@ -61,6 +63,11 @@ class Job:
     """Of those models that the run makes itself, by role."""
     stages: list[Stage]
     engines: Engines
+
+    @functools.cached_property
+    def files(self) -> list[SourceFile]:
+        """The input's files as they are at the beginning: what comes later is for the next time."""
+        return self.recipe.files()
 
     @property
     def source_fingerprint(self) -> str:
@@ -107,12 +114,14 @@ class Job:
                 return None
             self.make(role, training)
         player = model, training.model(target)
-        if training.exam:
+        if training.exam and not target.is_symlink():
             take_exam(training.exam, target / "exam", role, player, self.recipe.seed, self.engines, self.console)
         return player
 
     def make(self, role: str, training: RoleTraining) -> None:
-        """Make the model of a role, unless it is there."""
+        """Make the model of a role, unless it is there. An arm's link leads to the run's own, which is made and examined."""
+        if self.run.role_folder(role).is_symlink():
+            return
         self.console.print(f"model of the role {role}: {training.base.name}, tuned on {len(training.rows):,} rows", highlight=False)
         make_model(training, self.run.role_folder(role), self.engines.make_room_for, self.console)
 
@@ -153,9 +162,10 @@ def run_recipe(recipe: Recipe, out: Path, options: Options, console: Console) ->
 
 def _has_work(job: Job, main: Job) -> bool:
     """Whether anything of the job is left to do; makes room for it where `--redo` says so. Raises UserError for what would mix."""
-    has_work = job.options.retry_failed or not _is_up_to_date(job)
-    if has_work and main.run.info.get("cleaned"):
-        raise UserError(f"{main.run.root} was cleaned: the rows that more work would start from are gone. Use --fresh, or another --out")
+    has_work = not _is_up_to_date(job) or job.options.retry_failed
+    cleaned = next((run.root for run in (main.run, job.run) if run.info.get("cleaned")), None)
+    if has_work and cleaned:
+        raise UserError(f"{cleaned} was cleaned: the rows that more work would start from are gone. Use --fresh, or another --out")
     _refuse_other_training(job)
     settings = job.recipe.input_settings()
     cleared = folder.check_fingerprints(job.run, job.stages, job.source_fingerprint, settings, job.options.redo, kept=(INPUT,))
@@ -165,16 +175,17 @@ def _has_work(job: Job, main: Job) -> bool:
 
 
 def _share(main: Job, arm: Job) -> None:
-    """Let an arm have what is the run's as well."""
-    wanted, there = arm.fingerprints, main.fingerprints
-    models = [
-        role
-        for role, training in arm.trainings.items()
-        if main.models.get(role)
-        and main.models[role].digest == training.digest
-        and (training.lessons is None or wanted[training.lessons.stage] == there.get(training.lessons.stage))
-    ]
-    arms_folder.share(main.run, there, arm.run, wanted, INPUT, models)
+    """Let an arm have what is the run's as well: of the same input the stages of the same fingerprint, and models of the same training."""
+    if _input(arm) == _input(main):
+        there = main.fingerprints
+        if isinstance(arm.recipe, PageRecipe):
+            arms_folder.share(main.run, arm.run, [main.run.manifest.name])
+        common = [name for name, fingerprint in arm.fingerprints.items() if there.get(name) == fingerprint]
+        arms_folder.share(main.run, arm.run, (f"stages/{name}" for name in common))
+    for role, training in arm.trainings.items():
+        is_same = role in main.models and main.models[role].digest == training.digest
+        if is_same and (training.lessons is None or arm.run.is_shared(training.lessons.stage)):
+            arms_folder.share(main.run, arm.run, [f"models/{role}"])
 
 
 def _execute_all(main: Job, todo: list[Job]) -> None:
@@ -206,16 +217,20 @@ def _start_over(run: RunFolder) -> None:
         path.unlink(missing_ok=True)
 
 
+def _input(job: Job) -> dict[str, Any]:
+    """What decides which rows come in."""
+    files = [[file.path, file.size, file.stamp] for file in job.files]
+    return {"files": files, "limit": job.options.limit, "input": job.recipe.input_choice()}
+
+
 def _state(job: Job) -> dict[str, Any]:
     """What must be unchanged for a finished run to be left alone: its input, how it is taken, and every stage."""
-    files = [[file.path, file.size, file.stamp] for file in job.recipe.files()]
     after = {part: plain(semantic(settings)) for part in ("train", "evaluate") if (settings := getattr(job.recipe, part))}
     if job.recipe.benchmarks:
         after["benchmarks"] = [plain(semantic(task)) for task in job.recipe.benchmarks]
     return {
-        "files": files,
+        **_input(job),
         "languages": sorted(job.recipe.languages),
-        "limit": job.options.limit,
         "fingerprints": job.fingerprints,
         "models": {role: model.digest for role, model in job.models.items()},
         **after,
@@ -272,7 +287,7 @@ def _take_pages(job: Job, recipe: PageRecipe) -> list[str]:
     from xl.execute import parallel
     from xl.worker import FromManifest
 
-    manifest = make_manifest(job.run.manifest, recipe.files(), recipe.pages, recipe.page_languages, job.options.limit, parallel)
+    manifest = make_manifest(job.run.manifest, job.files, recipe.pages, recipe.page_languages, job.options.limit, parallel)
     _check_disk(job, manifest)
     job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)
     return [shard.name for shard in manifest.shards]

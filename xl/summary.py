@@ -20,11 +20,13 @@ from xl.compare import Arm, Figure, compare
 from xl.errors import UserError
 from xl.evaluate.benchmarks.results import print_results, results
 from xl.evaluate.outcome import outcome, print_outcome
-from xl.folder import RunFolder, free_bytes, open_run
+from xl.folder import RunFolder, free_bytes, open_run, plain
 from xl.methods import check_recipe, method_stages
-from xl.pages.language import LANGUAGE_NAMES
+from xl.pages.clean import clean_pages
+from xl.pages.language import LANGUAGE_NAMES, SIMILAR
+from xl.pairs import demonstrations
 from xl.recipe import PageRecipe, Recipe
-from xl.records import FATE_SCHEMA, Row, Status
+from xl.records import FATE_SCHEMA, Row
 from xl.report.evaluation import Evaluation, Training
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
 from xl.report.rounds import read_rounds
@@ -203,32 +205,6 @@ def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -
     console.print(f"disk: about {decimal(5 * num_bytes)} wanted, {decimal(free_bytes(place))} free", highlight=False)
 
 
-def clean_run(run: RunFolder) -> int:
-    """Take the kept rows out of all stages but the last, where they live on; returns the bytes freed.
-
-    Dropped and failed rows and the ledgers stay, so that status, trace and report go on working.
-
-    Raises:
-        UserError: the run is not finished.
-    """
-    info = run.info
-    if not info.get("finished"):
-        raise UserError(f"{run.root} is not finished; `xl clean` would take what it still needs")
-    freed = 0
-    for stage in info["stages"][:-1]:
-        store = run.store(stage)
-        for path in store.shards_folder.glob("*.parquet"):
-            before = path.stat().st_size
-            table = pq.read_table(path)
-            rest = table.filter(pc.not_equal(table["status"], Status.KEPT.value))
-            temporary = path.with_suffix(".tmp")
-            pq.write_table(rest, temporary, compression="zstd")
-            temporary.replace(path)
-            freed += before - path.stat().st_size
-    run.write_info({**info, "cleaned": True})
-    return freed
-
-
 def _stage_summaries(run: RunFolder, names: list[str]) -> list[StageSummary]:
     result = []
     for stage in run.info["stages"]:
@@ -281,7 +257,7 @@ def report(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
             lengths=lengths,
             environment=info["environment"],
             notices=notices(run, recipe),
-            recall=_language_agreement(run, names),
+            recall=language_agreement(run, recipe, names),
             training=training(run, recipe),
             evaluation=evaluation(run, recipe),
             comparison=_comparison(run, recipe),
@@ -318,20 +294,36 @@ def _setting(value: Any) -> str:
 
 
 def evaluation(run: RunFolder, recipe: Recipe) -> Evaluation | None:
-    """What came of the run's evaluation; None where there is none. Responses of the dataset serve as text that people wrote."""
+    """What came of the run's evaluation; None where there is none. Those responses of the dataset that people wrote are its human text."""
     if recipe.evaluate is None or not run.evaluation.info:
         return None
     texts: dict[str, list[str]] = {}
     for row in sample_pairs(run, TEXTS_PER_LANGUAGE, recipe.seed):
-        texts.setdefault(row["lang"], []).append(dataset.response_of(row))
+        if is_human(row):
+            texts.setdefault(row["lang"], []).append(dataset.response_of(row))
     trained = (recipe.train.languages or recipe.languages) if recipe.train else ()
     return outcome(run.evaluation, trained, texts, recipe.seed)
 
 
-def _language_agreement(run: RunFolder, names: list[str]) -> dict[str, float]:
-    """Per language: of the pages that came to the language check, the share that the identifier took for their declared language."""
+def is_human(row: Row) -> bool:
+    """Whether a person wrote what a row of the last stage answers: it is the page's own text, or a side of parallel text."""
+    return "response" not in row or row.get("method") == demonstrations.METHOD
+
+
+def language_agreement(run: RunFolder, recipe: Recipe, names: list[str]) -> dict[str, float]:
+    """Per language: of the pages that came to the language check, the share that the identifier took for their declared language.
+
+    Nothing for a run that does not begin with the page filters, or for a language that the identifier does not know.
+    """
+    if not isinstance(recipe, PageRecipe):
+        return {}
+    filters, first = clean_pages(recipe.quality), run.info["stages"][0]
+    if first != filters.name or run.stage_info(first).get("settings") != plain(dict(filters.settings)):
+        return {}
     agreement: dict[str, float] = {}
-    for lang, entry in sorted(run.store(run.info["stages"][0]).ledger(names).items()):
+    for lang, entry in sorted(run.store(first).ledger(names).items()):
+        if lang not in SIMILAR:
+            continue
         right = entry.kept + entry.dropped["mixed_language"]
         if checked := right + entry.dropped["wrong_language"]:
             agreement[lang] = right / checked

@@ -29,7 +29,7 @@ def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the
     }
     path, run = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 20), **changes), tmp_path / "run"
     succeeded(xl("run", path, "--out", run, *join, env={"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}))
-    pairs = rating_set(read_seeds(Seeds.model_validate(SEEDS), ["de"], 7).held_out, 7)
+    pairs = rating_set(read_seeds(Seeds.model_validate(SEEDS), ["de"], 7).held_out, 100, 7)
 
     assert_balanced(run, ["pairs", "rated", "labelled_2", "rated_2", "labelled_3", "rated_3", "accepted"])
     before, last = ({row["id"]: row["rating"] for row in rows(run, stage)} for stage in ("rated_2", "rated_3"))

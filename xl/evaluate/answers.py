@@ -14,7 +14,7 @@ from xl.evaluate.settings import Arm, Evaluate
 from xl.pages.repetition import is_repetitive
 from xl.pairs.rate import logprobs_after
 from xl.records import Row, row_seed, seeded_rank
-from xl.train.prompts import STOPS, completion_prompt, request
+from xl.train.prompts import STOPS, completion_prompt, request_of
 
 Examples = Mapping[str, Sequence[tuple[str, str]]]
 """Per language code: requests and their answers, to be shown in a prompt."""
@@ -53,14 +53,14 @@ def draw_examples(pairs: Iterable[Row], settings: Evaluate, seed: int) -> dict[s
     by_language: dict[str, list[Row]] = {}
     for pair in pairs:
         rows = by_language.setdefault(pair["lang"], [])
-        rows.append({name: pair[name] for name in ("id", "instruction", "response", "language")})
+        rows.append({name: pair.get(name) for name in ("id", "instruction", "request", "response", "language")})
         rows.sort(key=lambda row: seeded_rank(seed, row["id"]))
         del rows[settings.num_examples :]
     return {lang: [_example(row, settings) for row in rows] for lang, rows in sorted(by_language.items())}
 
 
 def _example(pair: Row, settings: Evaluate) -> tuple[str, str]:
-    asked = request(one_line(pair["instruction"]), pair["language"], settings.style)
+    asked = one_line(request_of(pair, settings.style))
     return quote(asked), quote(clip(one_line(pair["response"]), settings.max_example_chars))
 
 

@@ -34,7 +34,8 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
     Args:
         run: its folder.
         trained: codes of the languages that the tuned model has seen pairs of.
-        human_texts: texts that people wrote, per language: what the identifiers can reach at best is measured on them.
+        human_texts: texts that people wrote, per language: what the identifiers can reach at best is measured on them, and in a
+            language without any it is not known.
         seed: of the intervals' draws and of the examples.
     """
     info = run.info
@@ -175,16 +176,19 @@ def print_outcome(found: Evaluation, console: Console) -> None:
     table.add_column("language")
     for arm in found.arms:
         table.add_column(arm.label, justify="right")
-    table.add_column("human text", justify="right")
+    if found.ceiling:
+        table.add_column("human text", justify="right")
     for lang, name, was_trained in found.languages:
-        ceiling = f"{found.ceiling[lang]:.2f}" if lang in found.ceiling else "–"
+        ceiling = [f"{found.ceiling[lang]:.2f}" if lang in found.ceiling else "none"] if found.ceiling else []
         cells = [_cell(arm.accuracy.languages.get(lang)) for arm in found.arms]
-        table.add_row(name + ("" if was_trained else " (not trained)"), *cells, ceiling)
-    table.add_row("all", *(_cell(arm.accuracy.overall) for arm in found.arms), "", style="bold")
-    table.add_row("go round in circles", *(_estimate(arm.repetition) for arm in found.arms), "")
+        table.add_row(name + ("" if was_trained else " (not trained)"), *cells, *ceiling)
+    table.add_row("all", *(_cell(arm.accuracy.overall) for arm in found.arms), style="bold")
+    table.add_row("go round in circles", *(_estimate(arm.repetition) for arm in found.arms))
     if found.num_others:
-        table.add_row(f"fit their prompt better than {found.num_others} others", *(_estimate(arm.fit) for arm in found.arms), "")
+        table.add_row(f"fit their prompt better than {found.num_others} others", *(_estimate(arm.fit) for arm in found.arms))
     console.print(table)
+    if not found.ceiling:
+        console.print("There is no human text to measure the language identifiers on: how often they err is not known.", highlight=False)
     labels = {arm.name: arm.label for arm in found.arms}
     for comparison in found.comparisons:
         test = comparison.test

@@ -91,6 +91,11 @@ class Recipe(recipes.Recipe):
         """Which directions are drawn. How columns are read shows in the rows themselves: one that is read otherwise is another row."""
         return {key: plain(getattr(self, key)) for key in ("alpaca_directions", "translation_directions")}
 
+    def input_choice(self) -> dict[str, Any]:
+        """The data, and what is drawn of it."""
+        keys = {"languages", "alpaca", "parallel", "alpaca_directions", "translation_directions", "seed"}
+        return self.model_dump(mode="json", by_alias=True, include=keys)
+
     def _check_component(self, component: Component) -> None:
         where = f"mixture: component {component.name!r}"
         known = {alpaca.METHOD: self.alpaca_directions, demonstrations.METHOD: self.translation_directions}

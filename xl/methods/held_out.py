@@ -18,11 +18,10 @@ from xl.evaluate.rows import finished_rows, take_rows
 from xl.folder import RunFolder, check_fingerprints
 from xl.methods.rounds import is_hard, rater_auc
 from xl.methods.x_instruction import Recipe
-from xl.pairs.contrasts import draw_contrasts
 from xl.pairs.rate import Rating, likelihood_margin, logprobs_after, rate_pair, rated_or_null
 from xl.pairs.rating_set import PAIR_SCHEMA, pair_rows, rating_set
 from xl.pairs.reverse import reverse_instruction
-from xl.pairs.seeds import Seed, read_seeds
+from xl.pairs.seeds import Seed, SeedSplit, read_seeds
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, seeded_rank
 from xl.settings import semantic
@@ -37,6 +36,7 @@ _SOURCE = "held_out"
 _SEED_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "lang", "language", "text", "true_instruction")]).append(
     pa.field("others", pa.list_(pa.string()))
 )
+_RATED_SCHEMA = PAIR_SCHEMA.append(pa.field("contrasts", pa.list_(pa.string())))
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: 
     folder = RunFolder(run.root / "held_out")
     rows = _seed_rows(split.held_out, [*split.train, *split.held_out], recipe.seed)
     _take(RunFolder(folder.root / "reverse"), _writing(recipe, writers, roles), rows, _SEED_SCHEMA, recipe.seed, roles, engines, console)
-    pairs = pair_rows(rating_set(split.held_out, recipe.seed))
-    _take(RunFolder(folder.root / "raters"), _rating(recipe, raters, roles), pairs, PAIR_SCHEMA, recipe.seed, roles, engines, console)
+    pairs = rated_rows(split, recipe.rating, recipe.seed)
+    _take(RunFolder(folder.root / "raters"), _rating(recipe, raters, roles), pairs, _RATED_SCHEMA, recipe.seed, roles, engines, console)
     written = finished_rows(RunFolder(folder.root / "reverse"), "retrieved")
     rated = finished_rows(RunFolder(folder.root / "raters"), f"rated_{raters[-1]}")
     return HeldOut(
@@ -107,6 +107,28 @@ def _seed_rows(held_out: Sequence[Seed], every: Sequence[Seed], seed: int) -> li
         values = {"text": pair.response, "true_instruction": pair.instruction, "others": texts}
         rows.append({"id": pair.id, "lang": pair.lang, "language": pair.language, **values})
     return rows
+
+
+def rated_rows(split: SeedSplit, rating: Rating, seed: int) -> list[Row]:
+    """Pairs of known level, made of the held-out seeds, each with instructions of other seeds in the column `contrasts`.
+
+    The true instruction of a pair's text is not among them: beside it a bad pair would be found out by what the margin cannot know.
+    """
+    instructions: dict[str, dict[str, str]] = {}
+    for other in (*split.train, *split.held_out):
+        instructions.setdefault(other.lang, {})[other.id] = other.instruction
+    return [
+        {**row, "contrasts": _contrasts(row, instructions[row["lang"]], rating.num_contrasts, seed)}
+        for row in pair_rows(rating_set(split.held_out, rating.max_page_chars, seed))
+    ]
+
+
+def _contrasts(row: Row, instructions: Mapping[str, str], num_contrasts: int, seed: int) -> list[str]:
+    """For a rated pair so many of its language's instructions, by the id of their seed; neither the pair's own nor its text's."""
+    own = (row["instruction"], instructions[row["seed"]])
+    others = [other for other, instruction in instructions.items() if instruction not in own]
+    others.sort(key=lambda other: seeded_rank(seed, row["id"], other))
+    return list(dict.fromkeys(instructions[other] for other in others))[:num_contrasts]
 
 
 def _writing(recipe: Recipe, writers: list[str], roles: Mapping[str, Role]) -> list[Stage]:
@@ -149,7 +171,7 @@ def _retrieved(writers: list[str], num_tokens: int) -> AsyncStep:
 
 
 def _rating(recipe: Recipe, raters: list[str], roles: Mapping[str, Role]) -> list[Stage]:
-    plan: list[Stage] = [draw_contrasts(recipe.rating.num_contrasts, recipe.seed)]
+    plan: list[Stage] = []
     for rater in raters:
         role = "evaluator" if rater == "trained" else "prompted"
         if rater == "margin":

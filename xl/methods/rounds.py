@@ -39,7 +39,7 @@ def evaluator_exam(held_out: Sequence[Seed], rating: Rating, seed: int) -> Exam 
     step = rated_or_null(ask, "rating", "rating")
     settings = {"prompts": ask.prompt.wordings}
     stage = RowStage(_EXAM_STAGE, (step,), pa.schema([("rating", pa.float64())]), settings)
-    rows = pair_rows(rating_set(held_out, seed))
+    rows = pair_rows(rating_set(held_out, rating.max_page_chars, seed))
     return Exam(tuple(rows), PAIR_SCHEMA, stage) if rows else None
 
 

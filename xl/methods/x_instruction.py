@@ -103,7 +103,7 @@ def _evaluators(recipe: Recipe, base: ResolvedModel, seeds: SeedSplit) -> dict[s
     """An evaluator for each round: all learn the synthetic rating set, the later ones also what the round before was sure of."""
     assert recipe.evaluator is not None
     rating = recipe.rating
-    rows = tuple(rating_rows(rating_set(seeds.train, recipe.seed), rating))
+    rows = tuple(rating_rows(rating_set(seeds.train, rating.max_page_chars, recipe.seed), rating))
     first = RoleTraining(base, rows, recipe.evaluator, exam=evaluator_exam(seeds.held_out, rating, recipe.seed))
     found = {evaluator_role(1): first}
     for number in range(2, rating.rounds.num_rounds + 1):

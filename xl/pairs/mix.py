@@ -17,6 +17,7 @@ MIN_TOPIC_PAIRS = 3
 def choose_pairs(per_language: int | None, max_topic_ratio: float, seed: int, name: str = "dataset") -> WholeStage:
     """Go through each language's pairs in a seeded order and take what the caps allow.
 
+    `max_topic_ratio` is a share of what the dataset may hold of a language: all of its pairs, or `per_language` where these are fewer.
     Drops `duplicate_instruction`, `topic_cap` and `over_quota`.
     """
 
@@ -28,7 +29,7 @@ def choose_pairs(per_language: int | None, max_topic_ratio: float, seed: int, na
         dropped: dict[str, str] = {}
         for pairs in by_language.values():
             pairs.sort(key=lambda pair: seeded_rank(seed, pair[0]))
-            most = max(MIN_TOPIC_PAIRS, math.floor(max_topic_ratio * len(pairs)))
+            most = max(MIN_TOPIC_PAIRS, math.floor(max_topic_ratio * min(len(pairs), per_language or len(pairs))))
             dropped |= _surplus(pairs, most, per_language)
         return dropped
 

@@ -48,12 +48,16 @@ class RatedPair(NamedTuple):
     kind: str
 
 
-def rating_set(seeds: Sequence[Seed], seed: int) -> list[RatedPair]:
-    """Four or five pairs of every seed that has another one in its language: one or two good, one flawed, two bad."""
+def rating_set(seeds: Sequence[Seed], max_chars: int, seed: int) -> list[RatedPair]:
+    """Four or five pairs of every seed that has another one in its language: one or two good, one flawed, two bad.
+
+    They are made of as much of the texts as a rater is shown, `max_chars`: what it cannot see must not decide a level.
+    """
+    shown = [pair._replace(response=clip(pair.response, max_chars)) for pair in seeds]
     by_language: dict[str, list[Seed]] = {}
-    for pair in seeds:
+    for pair in shown:
         by_language.setdefault(pair.lang, []).append(pair)
-    return [rated for every in by_language.values() if len(every) > 1 for rated in _of_language(every, seeds, seed)]
+    return [rated for every in by_language.values() if len(every) > 1 for rated in _of_language(every, shown, seed)]
 
 
 def pair_rows(pairs: Iterable[RatedPair]) -> list[Row]:

@@ -20,6 +20,7 @@ from xl.pages.language import LANGUAGE_NAMES
 from xl.report import figures, views
 from xl.report.evaluation import Evaluation, Training
 from xl.report.figures import percent
+from xl.report.methods import METHODS, OWN_METHOD
 from xl.report.rounds import ALL, Round, with_rounds
 
 NUM_TOPICS = 30
@@ -28,20 +29,6 @@ RESPONSE_CHARS = 420
 PAGE_CHARS = 10_000
 """Most characters of a page in the report, which would otherwise grow without limit."""
 
-METHODS = {
-    "x_instruction": (
-        "A text that a person wrote in the language is the response; a model only writes the English instruction that "
-        "this text answers (X-Instruction, arXiv 2405.19744)."
-    ),
-    "xl_instruct": (
-        "An English passage becomes an English question and a refined answer; the answer is translated several times, and the "
-        "sample with the best estimated quality is the response (XL-Instruct, arXiv 2503.22973)."
-    ),
-    "cross_alpaca": (
-        "Instructions in English, their translations, and requests for a translation are mixed in set proportions "
-        "(CrossAlpaca, arXiv 2308.14186)."
-    ),
-}
 STAGE_NOTES = {
     "pages": "unreadable, foreign, repetitive and too short pages are removed",
     "duplicates": "copies of a page are removed",
@@ -212,7 +199,7 @@ def render_report(report: Report) -> str:
     html = _HTML.get_template("report.html.jinja").render(
         report=report,
         languages=languages,
-        about=METHODS.get(report.method, ""),
+        about=METHODS.get(report.method, OWN_METHOD).how,
         stage_notes=with_rounds(STAGE_NOTES, (stage.name for stage in report.stages)),
         num_pages=sum(funnel.counts[0] for funnel in funnels),
         num_pairs=sum(funnel.counts[-1] for funnel in funnels),
@@ -257,7 +244,7 @@ def render_card(card: Card) -> str:
     return _MARKDOWN.get_template("card.md.jinja").render(
         card=card,
         front_matter=yaml.safe_dump(front, allow_unicode=True, sort_keys=False).rstrip(),
-        about=METHODS.get(card.method, ""),
+        about=METHODS.get(card.method, OWN_METHOD),
         names=LANGUAGE_NAMES,
         read=read,
         stage_notes=with_rounds(STAGE_NOTES, (stage.name for stage in card.ledger)),

@@ -6,6 +6,8 @@ from typing import Any
 
 import jinja2
 
+from xl.records import Row
+
 BASE_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '### Instruction:\n' + message['content'] | trim + '\n\n### Response:\n' }}"
@@ -34,6 +36,13 @@ def request(instruction: str, language: str, style: str = "") -> str:
     write from an assistant's.
     """
     return " ".join(filter(None, (instruction.strip(), f"Answer in {language}.", style)))
+
+
+def request_of(row: Row, style: str = "") -> str:
+    """What the user says in a row of a dataset: its `request` where there is one, which holds the instruction's input as well."""
+    if not row.get("request"):
+        return request(row["instruction"], row["language"], style)
+    return f"{row['request']} {style}".rstrip()
 
 
 def give_chat_template(tokenizer: Any) -> None:

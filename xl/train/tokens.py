@@ -20,7 +20,7 @@ import pyarrow as pa
 from xl.errors import UserError
 from xl.evaluate import tables
 from xl.records import Row
-from xl.train.prompts import defuse, request, special_tokens
+from xl.train.prompts import defuse, request_of, special_tokens
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -169,7 +169,7 @@ def stop_ids(tokenizer: Any) -> list[int]:
 def _render(row: Row, tokenizer: Any, styles: Mapping[str, str], special: Any) -> tuple[str, str]:
     """A row's prompt and response as text, the response with what the chat template puts behind it."""
     style = styles.get(style_name(row), "")
-    asked = f"{row['request']} {style}".rstrip() if row.get("request") else request(row["instruction"], row["language"], style)
+    asked = request_of(row, style)
     user = {"role": "user", "content": defuse(asked, special)}
     answer = {"role": "assistant", "content": defuse(row["response"].strip(), special)}
     prompt: str = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)

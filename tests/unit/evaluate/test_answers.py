@@ -77,6 +77,12 @@ def test_examples_are_short_harmless_and_the_same_every_time() -> None:
     assert drawn == draw_examples(reversed(PAIRS), settings(num_examples=3, max_example_chars=60), seed=7)
 
 
+def test_an_example_asks_what_its_pair_is_trained_with_its_input_and_the_style() -> None:
+    pair = {**PAIRS[0], "instruction": "Translate this into German.", "request": "Translate this into German.\n\nThe river is long."}
+    ((asked, _),) = draw_examples([pair], settings(style="Write as on the web."), seed=7)["de"]
+    assert asked == "Translate this into German. The river is long. Write as on the web."
+
+
 @pytest.mark.parametrize(("text", "fits"), [("lighthouse", True), ("bread", False), ("…", False)])
 def test_an_answer_fits_if_its_own_instruction_makes_it_likeliest(text: str, fits: bool) -> None:
     row = {**ROW, "answer_base": text, "answer_tuned": text}

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support import ROOT
 from xl.pairs.levels import Level
+from xl.pairs.rate import Rating, rating_rows
 from xl.pairs.rating_set import HARD_KINDS, RatedPair, rating_set
 from xl.pairs.seeds import Seed, Seeds, read_seeds
 
@@ -23,7 +24,7 @@ def seeds() -> list[Seed]:
 
 @pytest.fixture(scope="module")
 def rated(seeds: list[Seed]) -> list[RatedPair]:
-    return rating_set(seeds, 7)
+    return rating_set(seeds, 1200, 7)
 
 
 def test_every_hard_kind_occurs_in_most_languages(rated: list[RatedPair]) -> None:
@@ -58,19 +59,29 @@ def test_a_swapped_name_comes_from_another_seed_and_is_not_in_the_text(rated: li
 
 def test_names_change_places_only_where_the_words_beside_them_are_the_same() -> None:
     def swapped(*seeds: Seed) -> set[str]:
-        return {pair.instruction for seed in range(20) for pair in rating_set(seeds, seed) if pair.kind == "swapped"}
+        return {pair.instruction for seed in range(20) for pair in rating_set(seeds, 1200, seed) if pair.kind == "swapped"}
 
     assert swapped(DRESDEN, KASSEL) == {"Who rebuilt the old church in Kassel?", "What can be seen in Dresden?"}
     assert swapped(DRESDEN, KASSEL._replace(instruction="What did the Kassel painters leave?")) == set()
 
 
 def test_a_question_about_a_detail_is_bad_for_the_text_and_good_for_its_passage() -> None:
-    pairs = {(pair.kind, pair.instruction, pair.text): pair.level for seed in range(20) for pair in rating_set([DRESDEN, KASSEL], seed)}
+    pairs = {
+        (pair.kind, pair.instruction, pair.text): pair.level for seed in range(20) for pair in rating_set([DRESDEN, KASSEL], 1200, seed)
+    }
     asked = "What happened in 1994?"
     assert pairs["detail", asked, DRESDEN.response] == Level.BAD
     assert pairs["passage", asked, CHURCH] == Level.GOOD
 
 
 def test_the_same_seeds_give_the_same_pairs_and_one_of_a_kind(rated: list[RatedPair], seeds: list[Seed]) -> None:
-    assert rating_set(seeds, 7) == rated
+    assert rating_set(seeds, 1200, 7) == rated
     assert len({(pair.seed.id, pair.kind) for pair in rated}) == len(rated)
+
+
+def test_no_level_is_decided_by_what_the_rater_does_not_see_of_a_text(seeds: list[Seed]) -> None:
+    settings = Rating(rater="trained", max_page_chars=100)
+    levels: dict[str, set[str]] = defaultdict(set)
+    for row in rating_rows(rating_set(seeds, settings.max_page_chars, 7), settings):
+        levels[row["request"]].add(row["response"])
+    assert [asked for asked, found in levels.items() if len(found) > 1] == []

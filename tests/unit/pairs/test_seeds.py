@@ -44,7 +44,7 @@ def test_unusable_seeds_are_named(tmp_path: Path, rows: list[dict[str, str]], me
 
 def test_a_rating_set_has_one_good_one_flawed_and_two_bad_pairs_of_every_seed_and_a_passage_for_each_detail() -> None:
     seeds = read_seeds(Seeds(from_=FILES[:2]), LANGUAGES, 7).train
-    rated = rating_set(seeds, 7)
+    rated = rating_set(seeds, 1200, 7)
     kinds = Counter(pair.kind for pair in rated)
     assert kinds["passage"] == kinds["detail"] > 0
     assert Counter(pair.level for pair in rated) == {Level.GOOD: 96 + kinds["passage"], Level.FLAWED: 96, Level.BAD: 192}

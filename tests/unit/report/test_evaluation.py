@@ -1,15 +1,18 @@
 """What the report says of a tuned model: the numbers as they are, no win rate from a judge that failed, model text as data."""
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.html import NASTY, Tags, drawn
 from xl.evaluate.intervals import Estimate, McNemar
 from xl.evaluate.language import DISPUTED, Decision, Verdict, language_report
+from xl.evaluate.outcome import print_outcome
 from xl.evaluate.winrate import Verdict as Preference
 from xl.evaluate.winrate import pair_up, win_rate
 from xl.report import curves, figures
@@ -98,10 +101,19 @@ def test_the_report_shows_how_the_model_was_trained(report: Report) -> None:
 def test_the_report_shows_language_accuracy_with_intervals_beside_the_ceiling(report: Report) -> None:
     text = text_of(render_report(report))
     assert "Arabic 98.5% 0.0% 0.0–49.0 0 of 4 0.0% 0.0–49.0 0 of 4 100.0% 51.0–100.0 4 of 4" in text
-    assert "Thai not trained on – 50.0%" in text
+    assert "Thai not trained on none 50.0%" in text
     assert "It learned to answer in the language asked for." in text
     assert "the base model → the tuned model 5 0 0.062" in text
     assert "one in 5 (20.0%)" in text
+
+
+def test_without_text_that_people_wrote_there_is_no_ceiling_and_report_and_terminal_say_so(report: Report, evaluation: Evaluation) -> None:
+    unmeasured = replace(evaluation, ceiling={})
+    text = text_of(render_report(replace(report, evaluation=unmeasured)))
+    assert "there is no ceiling" in text and "Arabic 0.0% 0.0–49.0 0 of 4" in text
+    print_outcome(unmeasured, Console(file=(printed := io.StringIO()), width=200))
+    heading, told = printed.getvalue().split("Arabic", 1)
+    assert "human text" not in heading and "There is no human text" in told
 
 
 def test_every_answer_is_in_one_cell_of_the_matrix(evaluation: Evaluation) -> None:

@@ -219,3 +219,13 @@ def test_the_cards_tables_hold_their_columns_whatever_the_names() -> None:
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
     assert "| Norwegian | `no` | 4 | 3 | 75.0% |" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "as_people_wrote_them", "english_instruction"),
+    [("x_instruction", True, True), ("xl_instruct", False, True), ("cross_alpaca", False, False), ("./my_method.py", False, False)],
+)
+def test_the_card_says_of_a_methods_pairs_what_is_true_of_them(method: str, as_people_wrote_them: bool, english_instruction: bool) -> None:
+    text = render_card(replace(card(3, []), method=method))
+    assert ("web pages as people wrote them" in text) == as_people_wrote_them
+    assert ("3 pairs of an English instruction and a response" in text) == english_instruction
