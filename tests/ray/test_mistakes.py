@@ -86,6 +86,13 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> Non
     assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_disk_that_is_full_before_the_first_page_is_named(tmp_path: Path, join: list[str]) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 4_000))
+    with small_disk(tmp_path / "disk", "48k") as disk:  # the keys of the pages are 64 kB
+        done = xl("run", path, "--out", disk / "run", *join)
+    assert done.returncode == 2 and "xl: the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
 def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path, join: list[str]) -> None:
     with small_disk(tmp_path / "disk", "16m") as disk:
         writer = {"model": "scripted", "engine": "scripted", "delay_seconds": 0.2, "max_num_seqs": 8}
