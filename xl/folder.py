@@ -22,7 +22,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,10 @@ class RunFolder:
     @property
     def benchmarks(self) -> "RunFolder":
         return RunFolder(self.root / "benchmarks")
+
+    @property
+    def trash(self) -> Path:
+        return self.root / "trash"
 
     @property
     def report(self) -> Path:
@@ -164,6 +169,7 @@ def check_fingerprints(
     """
     wanted = fingerprints(stages, source)
     names = list(wanted)
+    discard(run, ())
     begun = {name: run.stage_info(name).get("fingerprint") for name in names}
     stale = [name for name in names if begun[name] is not None and begun[name] != wanted[name]]
     unknown = [p.name for p in sorted((run.root / "stages").glob("*")) if p.name not in (*wanted, *kept)]
@@ -180,12 +186,24 @@ def check_fingerprints(
             f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
             "Use --redo to redo those and keep the rest, --fresh to start over, or another --out"
         )
-    for name in [*stale, *unknown]:
-        shutil.rmtree(run.root / "stages" / name)
     for name in names:
         # Open shards of a fused pass hold rows of the stages after it as well.
         shutil.rmtree(run.store(name).log_folder, ignore_errors=True)
+    discard(run, [run.root / "stages" / name for name in [*stale, *unknown]])
     return stale + unknown
+
+
+def discard(run: RunFolder, folders: Iterable[Path]) -> None:
+    """Delete folders of a run, those that are there, and what a kill left of others.
+
+    Each leaves its place by one rename: of a stage that a kill left half deleted, the rest would be taken for rows of its new settings.
+    """
+    shutil.rmtree(run.trash, ignore_errors=True)
+    for folder in folders:
+        if folder.exists():
+            run.trash.mkdir(exist_ok=True)
+            folder.rename(run.trash / folder.name)
+    shutil.rmtree(run.trash, ignore_errors=True)
 
 
 def _like(settings: Any, wanted: Any) -> Any:
