@@ -118,7 +118,7 @@ def claim(root: Path) -> RunFolder:
     """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in root.iterdir() if p.name != ".lock"] if not (root / "run.json").exists() else []
+        foreign = [p.name for p in root.iterdir() if p.name not in (".lock", ".probe")] if not (root / "run.json").exists() else []
     except OSError as error:
         raise UserError(f"--out {root}: {error.strerror or error}") from None
     if foreign:
@@ -141,6 +141,37 @@ def locked(run: RunFolder) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def check_shared(run: RunFolder, address: str | None) -> None:
+    """Make sure that all nodes of the cluster at `address` see the folder; without an address there is this machine alone.
+
+    Ray must be initialised.
+
+    Raises:
+        UserError: a node does not, so that what it writes would be lost.
+    """
+    if address is None:
+        return
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probe, token = run.root.absolute() / ".probe", uuid.uuid4().hex
+    probe.write_text(token)
+    try:
+        sees = ray.remote(num_cpus=0)(_holds)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        answers = ray.get([sees.options(scheduling_strategy=place).remote(probe, token) for place in places])
+    finally:
+        probe.unlink()
+    blind = [node["NodeManagerAddress"] for node, answer in zip(nodes, answers, strict=True) if not answer]
+    if blind:
+        raise UserError(f"--out {run.root} must be on storage that all nodes of the cluster see, but {blind[0]} does not see it")
+
+
+def _holds(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text() == text
 
 
 def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:

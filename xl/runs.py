@@ -185,6 +185,7 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
         session = ray_session(main.options.address, main.options.num_cpus)
         session.__enter__()
     try:
+        folder.check_shared(main.run, main.options.address)
         _send_code(main.recipe.method)
         for job in todo:
             if job is not main:

@@ -133,9 +133,9 @@ class StageStore:
     """The folder of one stage."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.shards_folder = root / "shards"
-        self.log_folder = root / "log"
+        self.root = root.absolute()  # workers on Ray have a current directory of their own
+        self.shards_folder = self.root / "shards"
+        self.log_folder = self.root / "log"
 
     def path(self, shard: str) -> Path:
         """The file of a sealed shard."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import STAGES
 from tests.fault_server import FaultServer
-from tests.support import ROOT, assert_balanced, command, fill, german_pages, recipe, small_disk, succeeded, xl
+from tests.support import ROOT, assert_balanced, command, fill, german_pages, on_a_disk_of_its_own, recipe, small_disk, succeeded, xl
 
 pytestmark = pytest.mark.ray
 
@@ -76,6 +76,15 @@ def test_a_ray_that_does_not_start_says_why(tmp_path: Path) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
     done = xl("run", path, "--out", tmp_path / "run", env={"RAY_TMPDIR": str(path)})
     assert done.returncode == 2 and "xl: Ray did not start on this machine" in done.stderr and str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_the_cluster_does_not_see_is_refused(tmp_path: Path, join: list[str]) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
+    (tmp_path / "disk").mkdir()
+    run = command("run", path, "--out", tmp_path / "disk" / "run", *join)
+    done = subprocess.run(on_a_disk_of_its_own(tmp_path / "disk", run), check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and f"--out {tmp_path}/disk/run must be on storage that all nodes of the cluster see" in done.stderr
     assert "Traceback" not in done.stderr
 
 

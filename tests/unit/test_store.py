@@ -182,6 +182,16 @@ def test_rows_added_to_a_sealed_shard_are_the_only_ones_done(tmp_path: Path) -> 
     assert set(steps.first) == {row_id("test", text, 0) for text in ("later1", "later22")}
 
 
+def test_rows_go_to_the_runs_folder_wherever_the_workers_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, plan = Memory(texts(9)), plan_in(Path("run"), Steps(), "a")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    work(plan, source)
+    plan.stores.seal(source.shard, "a")
+    assert (tmp_path / "run" / "judged" / "shards" / "s0.parquet").exists() and not list(Path().iterdir())
+
+
 def test_the_ledger_counts_every_row_per_language_and_reason(tmp_path: Path) -> None:
     source = Memory(texts(60))
     plan = plan_in(tmp_path, Steps(), "a")
