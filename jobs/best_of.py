@@ -38,7 +38,7 @@ def main(
     from rich.console import Console
 
     from xl.execute import ray_session
-    from xl.folder import claim, locked
+    from xl.folder import check_shared, claim, locked
     from xl.methods import load_recipe
     from xl.methods.best_of import measure
     from xl.methods.xl_instruct import Recipe
@@ -53,6 +53,7 @@ def main(
     run = claim(out)
     progress = Console(stderr=True) if as_json else console
     with locked(run), ray_session(address):
+        check_shared(run, address)
         engines = Engines(progress)
         found = measure(wanted, text, num_sentences, run, engines, progress, redo)
         engines.close()

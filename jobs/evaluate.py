@@ -39,13 +39,14 @@ def main(
     from xl.evaluate.recipe import load_evaluation
     from xl.evaluate.run import run_evaluation
     from xl.execute import ray_session
-    from xl.folder import claim, locked
+    from xl.folder import check_shared, claim, locked
     from xl.pipeline import Engines
     from xl.recipe import parse_override
 
     evaluation = load_evaluation(recipe, dict(parse_override(text) for text in set_ or ()))
     run = claim(out)
     with locked(run), ray_session(address):
+        check_shared(run, address)
         engines = Engines(console)
         run_evaluation(evaluation, run, engines, console, redo=redo, retry_failed=retry_failed)
         engines.close()

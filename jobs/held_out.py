@@ -27,7 +27,7 @@ def main(
 ) -> None:
     """Measure a run's reverse model and evaluator on its held-out seeds."""
     from xl.execute import ray_session
-    from xl.folder import locked, open_run
+    from xl.folder import check_shared, locked, open_run
     from xl.methods.held_out import HeldOut, measure
     from xl.methods.x_instruction import Recipe
     from xl.pipeline import Engines, find_model
@@ -43,6 +43,7 @@ def main(
     own = {"trained": "writer", "evaluator": "rater"}
     roles |= {name: (recipe.model_for(role), models[role]) for name, role in own.items() if role in trainings}
     with locked(opened), ray_session(address):
+        check_shared(opened, address)
         engines = Engines(console)
         found: HeldOut = measure(recipe, opened, roles, engines, console)
         engines.close()

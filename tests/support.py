@@ -138,6 +138,13 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def on_a_disk_of_its_own(folder: Path, command: list[str]) -> list[str]:
+    """A command to which the folder is a disk that no other process sees."""
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a disk that others do not see needs the rights of an administrator")
+    return ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs xl-test "$0" && exec "$@"', str(folder), *command]
+
+
 def fill(disk: Path) -> Path:
     """Leave no byte free; returns the file that takes them all."""
     filler = disk / "filler"

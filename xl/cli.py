@@ -41,7 +41,7 @@ NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray 
 @app.command()
 def run(
     recipe: RecipePath,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME, after the recipe.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder, by default runs/RECIPE; on a cluster where all nodes see it.")] = None,
     set_: Overrides = None,
     limit: Limit = None,
     redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,

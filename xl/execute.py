@@ -149,7 +149,7 @@ def _get(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        raise cause_of(error) from None
+        raise _explained(cause_of(error)) from None
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -22,7 +22,8 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,10 @@ class RunFolder:
         return RunFolder(self.root / "benchmarks")
 
     @property
+    def trash(self) -> Path:
+        return self.root / "trash"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
@@ -123,7 +128,7 @@ def claim(root: Path) -> RunFolder:
     """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in root.iterdir() if p.name != ".lock"] if not (root / "run.json").exists() else []
+        foreign = [p.name for p in root.iterdir() if p.name not in (".lock", ".probe")] if not (root / "run.json").exists() else []
     except OSError as error:
         raise UserError(f"--out {root}: {error.strerror or error}") from None
     if foreign:
@@ -146,6 +151,37 @@ def locked(run: RunFolder) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def check_shared(run: RunFolder, address: str | None) -> None:
+    """Make sure that all nodes of the cluster at `address` see the folder; without an address there is this machine alone.
+
+    Ray must be initialised.
+
+    Raises:
+        UserError: a node does not, so that what it writes would be lost.
+    """
+    if address is None:
+        return
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probe, token = run.root.absolute() / ".probe", uuid.uuid4().hex
+    probe.write_text(token)
+    try:
+        sees = ray.remote(num_cpus=0)(_holds)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        answers = ray.get([sees.options(scheduling_strategy=place).remote(probe, token) for place in places])
+    finally:
+        probe.unlink()
+    blind = [node["NodeManagerAddress"] for node, answer in zip(nodes, answers, strict=True) if not answer]
+    if blind:
+        raise UserError(f"--out {run.root} must be on storage that all nodes of the cluster see, but {blind[0]} does not see it")
+
+
+def _holds(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text() == text
 
 
 def changed_keys(run: RunFolder, stages: list[Stage]) -> dict[str, list[str]]:
@@ -174,6 +210,7 @@ def check_fingerprints(
     """
     wanted = fingerprints(stages, source)
     names = list(wanted)
+    discard(run, ())
     begun = {name: run.stage_info(name).get("fingerprint") for name in names}
     stale = [name for name in names if begun[name] is not None and begun[name] != wanted[name]]
     unknown = [p.name for p in sorted((run.root / "stages").glob("*")) if p.name not in (*wanted, *kept)]
@@ -190,12 +227,24 @@ def check_fingerprints(
             f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
             "Use --redo to redo those and keep the rest, --fresh to start over, or another --out"
         )
-    for name in [*stale, *unknown]:
-        shutil.rmtree(run.root / "stages" / name)
     for name in names:
         # Open shards of a fused pass hold rows of the stages after it as well.
         shutil.rmtree(run.store(name).log_folder, ignore_errors=True)
+    discard(run, [run.root / "stages" / name for name in [*stale, *unknown]])
     return stale + unknown
+
+
+def discard(run: RunFolder, folders: Iterable[Path]) -> None:
+    """Delete folders of a run, those that are there, and what a kill left of others.
+
+    Each leaves its place by one rename: of a stage that a kill left half deleted, the rest would be taken for rows of its new settings.
+    """
+    shutil.rmtree(run.trash, ignore_errors=True)
+    for folder in folders:
+        if folder.exists():
+            run.trash.mkdir(exist_ok=True)
+            folder.rename(run.trash / folder.name)
+    shutil.rmtree(run.trash, ignore_errors=True)
 
 
 def _like(settings: Any, wanted: Any) -> Any:

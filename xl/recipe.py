@@ -209,6 +209,8 @@ def read_yaml(path: Path, kind: str) -> Any:
         return yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"no {kind} {str(path)!r}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 

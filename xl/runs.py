@@ -6,7 +6,6 @@ What the recipe leaves out (`train:`, `evaluate:`) is not done. Each part is ski
 import functools
 import hashlib
 import json
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -197,6 +196,7 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
         session = ray_session(main.options.address, main.options.num_cpus)
         session.__enter__()
     try:
+        folder.check_shared(main.run, main.options.address)
         _send_code(main.recipe.method)
         for job in todo:
             if job is not main:
@@ -211,9 +211,9 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
 
 def _start_over(run: RunFolder) -> None:
     parts = ("arms", "models", "held_out", "stages")
-    for path in (*(run.root / part for part in parts), run.manifest, run.dataset, run.training, run.evaluation.root, run.benchmarks.root):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in (run.root / "run.json", run.root / "rounds.json", run.report):
+    places = (run.manifest, run.dataset, run.training, run.evaluation.root, run.benchmarks.root)
+    folder.discard(run, (*(run.root / part for part in parts), *places))
+    for path in (run.root / "recipe.yaml", run.root / "rounds.json", run.report, run.root / "run.json"):
         path.unlink(missing_ok=True)
 
 

@@ -133,9 +133,9 @@ class StageStore:
     """The folder of one stage."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.shards_folder = root / "shards"
-        self.log_folder = root / "log"
+        self.root = root.absolute()  # workers on Ray have a current directory of their own
+        self.shards_folder = self.root / "shards"
+        self.log_folder = self.root / "log"
 
     def path(self, shard: str) -> Path:
         """The file of a sealed shard."""
@@ -274,6 +274,7 @@ class PassStores:
 
         A row whose `_stage` is not the pass's last one, though it was kept, has still to walk the stages after it.
         With `retry_failed` a failed row is known only as far as it had got before.
+        Segments come in no order, so a failure never hides what another attempt made of the row.
         """
         known: dict[str, Row] = {}
         kept: dict[str, str] = {}
@@ -294,8 +295,9 @@ class PassStores:
                 if row["status"] == Status.KEPT:
                     kept[row_digest(self._columns(row, index))] = key
         for record in self.stores[0].logged(shard):
-            if not (retry_failed and record["status"] == Status.FAILED):
-                known[record["_input"]] = record
+            key = record["_input"]
+            if record["status"] != Status.FAILED or (not retry_failed and _is_news(record, known.get(key))):
+                known[key] = record
         return known
 
     def _columns(self, row: Row, index: int) -> Row:
@@ -339,3 +341,8 @@ class PassStores:
             "_input": input_digest,
             "_usage": [entry for entry in record["_usage"] if entry["stage"] == stage.name],
         }
+
+
+def _is_news(failure: Row, known: Row | None) -> bool:
+    """Whether a logged failure tells more of its row than what is known: nothing, or that stages before kept it."""
+    return known is None or (known["status"] == Status.KEPT and known["_stage"] < failure["_stage"])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos import STAGES
 from tests.fault_server import FaultServer
-from tests.support import ROOT, assert_balanced, command, fill, german_pages, recipe, small_disk, succeeded, xl
+from tests.support import ROOT, assert_balanced, command, fill, german_pages, on_a_disk_of_its_own, recipe, small_disk, succeeded, xl
 
 pytestmark = pytest.mark.ray
 
@@ -79,11 +79,27 @@ def test_a_ray_that_does_not_start_says_why(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_folder_that_the_cluster_does_not_see_is_refused(tmp_path: Path, join: list[str]) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
+    (tmp_path / "disk").mkdir()
+    run = command("run", path, "--out", tmp_path / "disk" / "run", *join)
+    done = subprocess.run(on_a_disk_of_its_own(tmp_path / "disk", run), check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and f"--out {tmp_path}/disk/run must be on storage that all nodes of the cluster see" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("precious")
     assert "holds other files (thesis.txt)" in complaint(tmp_path, {"model": "scripted", "engine": "scripted"})
     assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_disk_that_is_full_before_the_first_page_is_named(tmp_path: Path, join: list[str]) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 4_000))
+    with small_disk(tmp_path / "disk", "48k") as disk:  # the keys of the pages are 64 kB
+        done = xl("run", path, "--out", disk / "run", *join)
+    assert done.returncode == 2 and "xl: the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path, join: list[str]) -> None:

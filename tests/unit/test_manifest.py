@@ -1,9 +1,14 @@
 """Reading pages: ids that survive any re-cutting of the input, and errors that name the file."""
 
+import contextlib
 import gzip
 import json
+import pickle
 import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +33,8 @@ def write(path: Path, pages: list[dict[str, str]]) -> Path:
     elif path.suffix == ".gz":
         path.write_bytes(gzip.compress(data))
     elif path.suffix == ".zst":
-        path.write_bytes(zstandard.compress(data))
+        half = len(data) // 2  # what a parallel compressor writes: several frames
+        path.write_bytes(zstandard.compress(data[:half]) + zstandard.compress(data[half:]))
     else:
         path.write_bytes(data)
     return path
@@ -61,6 +67,41 @@ def test_equal_records_are_found_when_keys_are_compared_in_buckets(tmp_path: Pat
     monkeypatch.setattr(manifest_module, "_BUCKET_ROWS", 50)
     assert ids(plan(tmp_path / "m2", tmp_path / "in")) == at_once
     assert len(set(at_once)) == 400
+
+
+def test_what_the_driver_sends_and_gets_does_not_grow_with_repeated_pages(tmp_path: Path) -> None:
+    def most_bytes(name: str, num_repeated: int) -> int:
+        sizes: list[int] = []
+
+        def measured(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+            for args in arguments:
+                result = function(*args)
+                sizes.append(len(pickle.dumps((args, result))))
+                yield result
+
+        for first, file in ((0, "a.jsonl"), (1000 - num_repeated, "b.jsonl")):
+            write(tmp_path / name / file, [page(n) for n in range(first, first + 1000)])
+        pages = Pages.model_validate({"from": str(tmp_path / name), "lang": "lang"})
+        make_manifest(tmp_path / f"m{name}", list_files(pages), pages, ("de",), None, measured)
+        return max(sizes)
+
+    assert most_bytes("1", num_repeated=1000) < most_bytes("2", num_repeated=0) + 100
+
+
+def test_the_manifest_lies_in_the_runs_folder_wherever_the_workers_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        for args in arguments:
+            with contextlib.chdir(tmp_path / "elsewhere"):
+                result = function(*args)
+            yield result
+
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "in" / "a.jsonl", [page(n) for n in range(9)])
+    monkeypatch.chdir(tmp_path)
+    pages = Pages.model_validate({"from": "in", "lang": "lang"})
+    planned = make_manifest(Path("m"), list_files(pages), pages, ("de",), None, elsewhere)
+    with contextlib.chdir("elsewhere"):
+        assert len(ids(planned)) == 9 and not list(Path().iterdir())
 
 
 def test_a_limit_takes_so_many_pages_of_each_language_and_a_larger_one_keeps_the_first_shards_names(tmp_path: Path) -> None:
@@ -119,6 +160,9 @@ def test_folders_and_files_named_for_a_language_say_it(path: str, lang: str | No
     assert language_of_path(path) == lang
 
 
+MANY_LINES = "".join(f'{{"text": "{n}", "url": "u{n}", "lang": "de"}}\n' for n in range(20_000)).encode()
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -138,12 +182,39 @@ def test_folders_and_files_named_for_a_language_say_it(path: str, lang: str | No
             lambda folder: (folder / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 99)[:-20]) and folder / "cut.jsonl.gz",
             "cut.jsonl.gz",
         ),
+        (
+            lambda folder: (folder / "cut.jsonl.zst").write_bytes(zstandard.compress(MANY_LINES)[:-9_000]) and folder / "cut.jsonl.zst",
+            "cut.jsonl.zst: cannot be read",
+        ),
+        (
+            lambda folder: (folder / "bad.jsonl.gz").write_bytes(gzip.compress(MANY_LINES)[:10] + b"\xff" * 99) and folder / "bad.jsonl.gz",
+            "bad.jsonl.gz: cannot be read",
+        ),
+        (lambda folder: "nfs4://host/x.jsonl", "pages.from: 'nfs4://host/x.jsonl': Protocol not known: nfs4"),
         (lambda folder: write(folder / "fi.jsonl", [page(1, "fi")]), "found: fi (1)"),
     ],
-    ids=["missing", "empty", "nothing to read", "corrupt", "column", "key", "cut off", "other language"],
+    ids=[
+        "missing",
+        "empty",
+        "nothing to read",
+        "corrupt",
+        "column",
+        "key",
+        "cut off",
+        "cut off .zst",
+        "corrupt .gz",
+        "protocol",
+        "other language",
+    ],
 )
 def test_input_that_cannot_be_read_is_one_clear_line(tmp_path: Path, prepare, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError) as caught:
         plan(tmp_path / "m", prepare(tmp_path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_store_whose_library_is_missing_is_told_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UserError, match=r"^pages\.from: 's3://bucket/\*\.parquet': .*pip install s3fs$"):
+        list_files(Pages.model_validate({"from": "s3://bucket/*.parquet"}))

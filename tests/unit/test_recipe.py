@@ -68,9 +68,11 @@ def test_a_mistake_is_one_line_that_names_the_key(change: dict[str, Any], messag
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_recipe_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
+def test_a_missing_recipe_a_folder_and_broken_yaml_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no recipe"):
         load_recipe(tmp_path / "absent.yaml")
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be read: Is a directory"):
+        load_recipe(tmp_path)
     (tmp_path / "bad.yaml").write_text("languages: [de\npages: {")
     with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML") as caught:
         load_recipe(tmp_path / "bad.yaml")

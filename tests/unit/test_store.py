@@ -157,6 +157,18 @@ def test_retry_failed_redoes_exactly_the_failed_rows_and_only_the_step_that_fail
     assert again.stores.stores[1].usage(["s0"])["judge"][0] == 3 * (60 + len(failed)), "tokens of both tries count"
 
 
+def test_what_a_retry_made_of_a_row_stands_whichever_segment_is_read_last(tmp_path: Path) -> None:
+    source, steps = Memory(texts(60)), Steps()
+    work(plan_in(tmp_path, steps, "f3"), source)
+    steps.broken = False
+    work(plan_in(tmp_path, steps, "0a", retry_failed=True), source)
+    steps.second.clear()
+    after = plan_in(tmp_path, steps, "77")
+    work(after, source)
+    after.stores.seal(source.shard, "77")
+    assert not steps.second and not [row for row in outcome(after) if row[1] == Status.FAILED]
+
+
 def test_rows_added_to_a_sealed_shard_are_the_only_ones_done(tmp_path: Path) -> None:
     steps, before, after = Steps(), Memory(texts(30)), Memory([*texts(30), "later1", "later22"])
     plan = plan_in(tmp_path, steps, "a")
@@ -168,6 +180,16 @@ def test_rows_added_to_a_sealed_shard_are_the_only_ones_done(tmp_path: Path) -> 
     work(again, after)
     again.stores.seal(after.shard, "b")
     assert set(steps.first) == {row_id("test", text, 0) for text in ("later1", "later22")}
+
+
+def test_rows_go_to_the_runs_folder_wherever_the_workers_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, plan = Memory(texts(9)), plan_in(Path("run"), Steps(), "a")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    work(plan, source)
+    plan.stores.seal(source.shard, "a")
+    assert (tmp_path / "run" / "judged" / "shards" / "s0.parquet").exists() and not list(Path().iterdir())
 
 
 def test_the_ledger_counts_every_row_per_language_and_reason(tmp_path: Path) -> None:

@@ -5,14 +5,18 @@ worked on. The look is cheap: files are read side by side, each leaves 16 bytes 
 comes back. It also finds damaged files and wrong columns before an engine starts, and makes progress and disk need known.
 
     MANIFEST/keys/FILE.parquet    record keys and languages of one input file
+    MANIFEST/repeated/            keys that several records have, while ids are given
     MANIFEST/rows/FILE.parquet    row, id and shard of each record that the run takes
     MANIFEST/manifest.json        files, shards, counts, and the settings they were made with
 """
 
 import dataclasses
+import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ SHARD_ROWS = 2_000
 
 _KEYS_SCHEMA = pa.schema([("key", pa.binary(ID_BYTES)), ("lang", pa.dictionary(pa.int16(), pa.string()))])
 _ROWS_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.binary(ID_BYTES)), ("shard", pa.int32())])
+_REPEATED_SCHEMA = pa.schema([("key", pa.binary(ID_BYTES)), ("file", pa.int32()), ("earlier", pa.int64())])
 _BUCKET_ROWS = 20_000_000
 """Keys compared at once when looking for equal ones: 20 million are about 1 GB of memory in one task."""
 
@@ -96,6 +101,7 @@ def make_manifest(
     Raises:
         UserError: a file is damaged, lacks a column, or no page is in the run's languages.
     """
+    root = root.absolute()  # workers on Ray have a current directory of their own
     settings = {
         "pages": pages.model_dump(mode="json", by_alias=True),
         "languages": sorted(languages),
@@ -108,10 +114,13 @@ def make_manifest(
     counts = list(parallel(_index_file, [(root, file, pages) for file in files]))
     num_read = sum((Counter(c) for c in counts), Counter[str]())
     num_buckets = 1 + num_read.total() // _BUCKET_ROWS
-    repeated = next(iter(parallel(_repeated_keys, [(root, files, num_buckets)])))
-    takes = _takes(counts, languages, limit)
-    planned = parallel(_plan_file, [(root, file, pages, take, repeated) for file, take in zip(files, takes, strict=True)])
+    shutil.rmtree(root / "repeated", ignore_errors=True)
+    repeated = root / "repeated" / uuid.uuid4().hex  # tasks of a killed driver may live on and write into theirs
+    list(parallel(_find_repeated, [(root, files, num_buckets, repeated)]))
+    plans = enumerate(zip(files, _takes(counts, languages, limit), strict=True))
+    planned = parallel(_plan_file, [(root, file, pages, take, number, repeated) for number, (file, take) in plans])
     entries = tuple(FileShards(file, tuple(shards)) for file, shards in zip(files, planned, strict=True))
+    shutil.rmtree(repeated.parent)
     if not any(entry.shards for entry in entries):
         have = ", ".join(f"{lang} ({count:,})" for lang, count in num_read.most_common(8)) or "nothing"
         wanted = ", ".join(languages)
@@ -151,22 +160,33 @@ def _index_file(root: Path, file: SourceFile, pages: Pages) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
 
-def _repeated_keys(root: Path, files: list[SourceFile], num_buckets: int) -> dict[bytes, list[str]]:
-    """Keys that more than one record has, each with the names of the files it is in, once per record.
+def _find_repeated(root: Path, files: list[SourceFile], num_buckets: int, folder: Path) -> None:
+    """Leave in a folder the keys that more than one record has.
 
     Keys are compared bucket by bucket, so that memory stays bounded however many there are.
     """
-    repeated: dict[bytes, list[str]] = {}
     for bucket in range(num_buckets):
         parts = [_bucket_of(root, file, bucket, num_buckets) for file in files]
-        keys = np.concatenate(parts)
-        unique, counts = np.unique(keys, return_counts=True)
-        several = set(unique[counts > 1].tolist())
-        for file, part in zip(files, parts, strict=True) if several else ():
-            for key in part.tolist():
-                if key in several:
-                    repeated.setdefault(key, []).append(file.name)
-    return repeated
+        write_atomically(folder / f"{bucket}.parquet", partial(_write_repeated, parts))
+
+
+def _write_repeated(parts: list[np.ndarray[Any, Any]], path: Path) -> None:
+    """Write, file by file, those of its keys that several records have, and how many records of earlier files have each."""
+    unique, counts = np.unique(np.concatenate(parts), return_counts=True)
+    several = set(unique[counts > 1].tolist())
+    seen: Counter[bytes] = Counter()
+    with pq.ParquetWriter(path, _REPEATED_SCHEMA, compression="zstd") as out:
+        for number, part in enumerate(parts):
+            if found := Counter(key for key in part.tolist() if key in several):
+                columns = [list(found), [number] * len(found), [seen[key] for key in found]]
+                out.write_table(pa.table(columns, schema=_REPEATED_SCHEMA))
+                seen.update(found)
+
+
+def _repeated_in(number: int, folder: Path) -> dict[bytes, int]:
+    """Of the file of that number: the keys that several records have, and how many records of earlier files have each."""
+    found = pq.read_table(folder, columns=["key", "earlier"], filters=[("file", "==", number)], partitioning=None)
+    return dict(zip(found["key"].to_pylist(), found["earlier"].to_pylist(), strict=True))
 
 
 def _bucket_of(root: Path, file: SourceFile, bucket: int, num_buckets: int) -> np.ndarray[Any, Any]:
@@ -193,11 +213,11 @@ def _takes(counts: list[dict[str, int]], languages: tuple[str, ...], limit: int 
     return takes
 
 
-def _plan_file(root: Path, file: SourceFile, pages: Pages, take: dict[str, int], repeated: dict[bytes, list[str]]) -> list[InputShard]:
+def _plan_file(root: Path, file: SourceFile, pages: Pages, take: dict[str, int], number: int, repeated: Path) -> list[InputShard]:
     """Choose the file's records, give them their ids, and cut them into shards."""
     table = pq.read_table(root / "keys" / f"{file.name}.parquet")
     keys, langs = table.column("key").to_pylist(), table.column("lang").to_pylist()
-    earlier = {key: names.index(file.name) for key, names in repeated.items() if file.name in names}
+    earlier = _repeated_in(number, repeated)
     taken: Counter[str] = Counter()
     rows: list[int] = []
     ids: list[str] = []
@@ -209,8 +229,8 @@ def _plan_file(root: Path, file: SourceFile, pages: Pages, take: dict[str, int],
             taken[lang] += 1
             rows.append(row)
             ids.append(row_id(pages.source, key.hex(), occurrence))
-    number = [place // SHARD_ROWS for place in range(len(rows))]
-    plan = pa.table([rows, pa.array([bytes.fromhex(i) for i in ids], pa.binary(ID_BYTES)), number], schema=_ROWS_SCHEMA)
+    shards = [place // SHARD_ROWS for place in range(len(rows))]
+    plan = pa.table([rows, pa.array([bytes.fromhex(i) for i in ids], pa.binary(ID_BYTES)), shards], schema=_ROWS_SCHEMA)
     write_atomically(root / "rows" / f"{file.name}.parquet", lambda p: pq.write_table(plan, p, compression="zstd"))
     starts = range(0, len(rows), SHARD_ROWS)
     return [_shard(ids[s : s + SHARD_ROWS], [langs[row] for row in rows[s : s + SHARD_ROWS]]) for s in starts]

@@ -5,7 +5,6 @@ with a reason, never a crash. Files that cannot be read at all are the user's to
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,10 @@ from typing import Any, NamedTuple
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from xl.errors import UserError
+from xl.files import opened
 from xl.pages.language import canonical_language
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst")
@@ -89,7 +88,7 @@ def list_files(pages: Pages) -> list[SourceFile]:
 
 
 def _expand(pattern: str) -> list[SourceFile]:
-    filesystem, path = fsspec.core.url_to_fs(pattern)
+    filesystem, path = _filesystem(pattern, "pages.from: ")
     try:
         if any(mark in path for mark in "*?["):
             entries = filesystem.glob(path, detail=True)
@@ -114,11 +113,23 @@ def _expand(pattern: str) -> list[SourceFile]:
 
 def source_file(path: str) -> SourceFile:
     """One file of any kind. Raises UserError when it is missing."""
-    filesystem, local = fsspec.core.url_to_fs(path)
+    filesystem, local = _filesystem(path)
     try:
         return _described(path, filesystem.info(local))
     except FileNotFoundError:
         raise UserError(f"no file {path!r}") from None
+
+
+def _filesystem(path: str, key: str = "") -> tuple[Any, str]:
+    """The file system that a path is on, and the path there. Raises UserError, which begins with `key`."""
+    try:
+        filesystem, local = fsspec.core.url_to_fs(path)
+    except ImportError as error:
+        library = getattr(error.__cause__, "name", None)
+        raise UserError(f"{key}{path!r}: {error}" + (f": pip install {library}" if library else "")) from None
+    except ValueError as error:  # fsspec's word for a protocol that it does not know
+        raise UserError(f"{key}{path!r}: {error}") from None
+    return filesystem, local
 
 
 def _described(path: str, info: Mapping[str, Any]) -> SourceFile:
@@ -207,19 +218,15 @@ def _as_bytes(column: pa.Array) -> pa.Array:
 
 def _read_json_lines(file: SourceFile, pages: Pages) -> Iterator[tuple[dict[str, Any], str | None]]:
     checked = False
-    try:
-        with fsspec.open(file.path, "rb", compression="gzip" if file.path.endswith(".gz") else None) as handle:
-            stream = zstandard.ZstdDecompressor().stream_reader(handle) if file.path.endswith(".zst") else handle
-            for line in io.BufferedReader(stream, 1 << 20):
-                if not line.strip():
-                    continue
-                values, error = _parse_line(line)
-                if error is None and not checked:
-                    _check_keys(file, values, pages)
-                    checked = True
-                yield values if error is None else {pages.text: line}, error
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        raise UserError(f"{file.path}: cannot be read to its end: {_first_line(error)}") from None
+    with opened(file.path) as stream:
+        for line in stream:
+            if not line.strip():
+                continue
+            values, error = _parse_line(line)
+            if error is None and not checked:
+                _check_keys(file, values, pages)
+                checked = True
+            yield values if error is None else {pages.text: line}, error
 
 
 def _parse_line(line: bytes) -> tuple[dict[str, Any], str | None]:

@@ -3,23 +3,17 @@
 These are the formats of OPUS (https://opus.nlpl.eu). Files may be compressed (.gz, .zst, .bz2, .xz) and lie on any store that fsspec knows.
 """
 
-import io
 import itertools
-import lzma
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import fsspec
-import zstandard
 from pydantic import Field, field_validator, model_validator
 
 from xl.errors import UserError
+from xl.files import opened
 from xl.pairs.tmx import read_units
 from xl.settings import Language, Strict
 
-_BUFFER_BYTES = 1 << 20
 _COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 
 
@@ -107,22 +101,8 @@ def read_pairs(text: ParallelText) -> Iterator[SentencePair]:
     return itertools.islice(read(text), text.limit)
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    try:
-        compression = None if path.endswith(".zst") else "infer"
-        with fsspec.open(path, "rb", compression=compression) as stream:
-            # A file may have many frames, as parallel compressors write it.
-            plain = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True) if compression is None else stream
-            yield io.BufferedReader(plain, _BUFFER_BYTES)
-    except FileNotFoundError:
-        raise UserError(f"no file {path!r}") from None
-    except (OSError, EOFError, ImportError, UnicodeDecodeError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from None
-
-
 def _lines(path: str) -> Iterator[bytes]:
-    with _opened(path) as stream:
+    with opened(path) as stream:
         yield from stream
 
 
@@ -151,7 +131,7 @@ def _moses_pair(paths: list[str], lines: Sequence[bytes], number: int) -> Senten
 def _read_tsv(text: ParallelText) -> Iterator[SentencePair]:
     path, columns = text.from_[0], text.columns
     wanted = [column for column in (columns.english, columns.other, columns.document) if column is not None]
-    with _opened(path) as stream:
+    with opened(path) as stream:
         lines = enumerate(stream, 1)
         if isinstance(columns.english, str):
             header = _decoded(next(lines, (1, b""))[1], 1).split("\t")
@@ -185,7 +165,7 @@ def _unreadable(error: str) -> SentencePair:
 
 def _read_tmx(text: ParallelText) -> Iterator[SentencePair]:
     path = text.from_[0]
-    with _opened(path) as stream:
+    with opened(path) as stream:
         for unit in read_units(path, stream, ("en", text.lang), text.document_property):
             yield SentencePair(unit.segments.get("en", ""), unit.segments.get(text.lang, ""), unit.document)
 

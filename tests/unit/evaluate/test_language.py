@@ -272,12 +272,14 @@ def test_protocol_and_identifiers_can_be_chosen(tmp_path: Path) -> None:
         ("a.jsonl", "[1]", "line 1 is not a JSON object"),
         ("a.jsonl.gz", "no gzip", "cannot be read"),
         ("a.jsonl.zst", "no zstd", "cannot be read"),
+        pytest.param("a.jsonl.gz", gzip.compress(json_lines())[:10] + b"\xff" * 9, "cannot be read", id="corrupt .gz"),
+        pytest.param("a.jsonl.zst", zstandard.compress(json_lines())[:-9], "cannot be read", id="cut off .zst"),
         ("a.parquet", "no parquet", "cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_scored_is_told_in_one_line(tmp_path: Path, name: str, content: str | None, complaint: str) -> None:
+def test_a_file_that_cannot_be_scored_is_told_in_one_line(tmp_path: Path, name: str, content: str | bytes | None, complaint: str) -> None:
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(UserError, match=complaint) as raised:
         score(tmp_path / name)
     assert name in str(raised.value) and "\n" not in str(raised.value)

@@ -122,10 +122,12 @@ def test_damaged_files_are_one_line_that_names_them(tmp_path: Path) -> None:
     (tmp_path / "t.tmx").write_text(TMX[:-20], "utf-8")
     (tmp_path / "t.tsv.gz").write_bytes(gzip.compress(b"a\tb\n" * 999)[:-9])
     (tmp_path / "t.tsv.zst").write_bytes(b"no zstandard")
+    (tmp_path / "cut.tsv.zst").write_bytes(zstandard.compress("".join(f"{n}\t{n}\n" for n in range(20_000)).encode())[:-9_000])
     for name, message in (
         ("t.tmx", "not well-formed XML"),
         ("t.tsv.gz", "cannot be read"),
         ("t.tsv.zst", "cannot be read"),
+        ("cut.tsv.zst", "cannot be read"),
         ("u.tsv", "no file"),
     ):
         with pytest.raises(UserError, match=message) as caught:

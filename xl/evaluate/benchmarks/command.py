@@ -56,7 +56,7 @@ def evaluate(
     from xl.evaluate.benchmarks.results import print_results, write_results
     from xl.evaluate.benchmarks.run import run_benchmarks
     from xl.execute import ray_session
-    from xl.folder import claim, locked
+    from xl.folder import check_shared, claim, locked
     from xl.pipeline import Engines
 
     if len(task) != len(from_):
@@ -73,6 +73,7 @@ def evaluate(
     console = Console(stderr=True) if as_json else cli.console
     run = claim(out)
     with locked(run), ray_session(address, num_cpus):
+        check_shared(run, address)
         engines = Engines(console)
         run_benchmarks(wanted, run, engines, console, redo=redo, retry_failed=retry_failed)
         judge_answers(wanted, run, engines, console, redo=redo, retry_failed=retry_failed)

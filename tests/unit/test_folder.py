@@ -1,0 +1,79 @@
+"""A run's folder survives a kill at any moment, also while parts of it are deleted."""
+
+import contextlib
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from xl import runs
+from xl.errors import UserError
+from xl.folder import RunFolder, check_fingerprints, claim, record_stage
+from xl.stage import RowStage, Stage, fingerprints
+
+FILES = ("shards/s0.parquet", "log/s1/a.arrow")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def stages(min_rating: int) -> list[Stage]:
+    return [RowStage("pages", (), pa.schema([])), RowStage("rated", (), pa.schema([]), {"min_rating": min_rating})]
+
+
+def begun(root: Path) -> RunFolder:
+    """A run in which both stages have sealed and open shards."""
+    run = RunFolder(root)
+    for stage in stages(1):
+        record_stage(run, stage, fingerprints(stages(1), "source")[stage.name])
+        for name in FILES:
+            path = root / "stages" / stage.name / name
+            path.parent.mkdir(parents=True)
+            path.touch()
+    for name in ("run.json", "recipe.yaml"):
+        (root / name).write_text("{}")
+    return run
+
+
+def killed_in_deletion(monkeypatch: pytest.MonkeyPatch, number: int) -> contextlib.AbstractContextManager[Any]:
+    """Let the process die in its deletion of that number, when that has come to no more than the `stage.json` of stages."""
+    rmtree, count = shutil.rmtree, itertools.count()
+
+    def dies(path: Path, **options: Any) -> None:
+        if next(count) == number:
+            for file in Path(path).rglob("stage.json"):
+                file.unlink()
+            raise Killed
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", dies)
+    return contextlib.suppress(Killed)
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_a_kill_while_stages_are_cleared_leaves_no_row_of_the_old_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run = begun(tmp_path)
+    with monkeypatch.context() as patch, killed_in_deletion(patch, number):
+        check_fingerprints(run, stages(2), "source", {}, redo=True)
+    check_fingerprints(run, stages(2), "source", {}, redo=True)
+    left = sorted(str(path.relative_to(tmp_path / "stages")) for path in (tmp_path / "stages").rglob("*") if path.is_file())
+    assert left == ["pages/shards/s0.parquet", "pages/stage.json"] and not (tmp_path / "trash").exists()
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_a_kill_while_a_run_starts_over_leaves_no_stage_that_has_lost_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run = begun(tmp_path)
+    with monkeypatch.context() as patch, killed_in_deletion(patch, number):
+        runs._start_over(run)
+    claim(tmp_path)
+    with contextlib.suppress(UserError):
+        check_fingerprints(run, stages(2), "source", {}, redo=False)
+    assert all((stage / "stage.json").exists() for stage in (tmp_path / "stages").glob("*"))
