@@ -94,13 +94,14 @@ def _ceiling(rows: list[Row], human_texts: Mapping[str, list[str]], settings: Ev
 
 def _judged(rows: list[Row], settings: Evaluate, judge: str, examined: exam.Examined, seed: int) -> list[Judged]:
     """Win rates; a judge that has failed its examination gives none."""
+    assert settings.judge is not None
     result = []
     for arm in settings.arms:
         if arm == settings.reference:
             continue
-        pairs = pair_up(verdicts_of(rows, arm, settings.reference))
+        pairs = pair_up(verdicts_of(rows, arm, settings.reference, settings.judge.kind))
         rates = win_rate(pairs, seed, examined.why)
-        judged = [(pair, sum(scores) / len(scores)) for pair in pairs if (scores := pair.valid_scores)]
+        judged = [(pair, preference) for pair in pairs if (preference := pair.preference) is not None]
         controlled = _length_controlled(judged, seed) if rates.rate else None
         result.append(Judged(arm, settings.reference, judge, rates, controlled))
     return result
@@ -109,7 +110,7 @@ def _judged(rows: list[Row], settings: Evaluate, judge: str, examined: exam.Exam
 def _length_controlled(judged: list[tuple[Pair, float]], seed: int) -> Estimate | None:
     ours = [pair.model_num_chars for pair, _ in judged]
     theirs = [pair.reference_num_chars for pair, _ in judged]
-    return length_controlled_estimate([score for _, score in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
+    return length_controlled_estimate([preference for _, preference in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
 
 
 def _examination(judge: str, examined: exam.Examined) -> Examination:
