@@ -11,6 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from xl import folder
+from xl.errors import UserError
 from xl.folder import RunFolder
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, Status, digest_of, row_digest
@@ -77,11 +78,17 @@ def take_exam(exam: Exam, root: Path, role: str, player: Role, seed: int, engine
 
 
 def finished_rows(run: RunFolder, stage: str) -> list[Row]:
-    """All rows that a stage of an evaluation kept."""
+    """All rows that a stage of an evaluation kept.
+
+    Raises:
+        UserError: the stage is not finished.
+    """
     from xl.summary import shard_names
 
-    store = run.store(stage)
-    return [row for shard in shard_names(run) for row, _ in store.kept(shard)]
+    store, shards = run.store(stage), shard_names(run)
+    if not (run.manifest / "manifest.json").exists() or not all(store.path(shard).exists() for shard in shards):
+        raise UserError(f"{run.root} is not finished; run the same command again, it goes on where it stopped")
+    return [row for shard in shards for row, _ in store.kept(shard)]
 
 
 def model_settings(name: str, role: Role, seed: int) -> dict[str, Any]:
