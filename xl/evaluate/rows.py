@@ -91,13 +91,11 @@ def finished_rows(run: RunFolder, stage: str) -> list[Row]:
     return [row for shard in shards for row, _ in store.kept(shard)]
 
 
-def model_settings(name: str, role: Role, seed: int) -> dict[str, Any]:
-    """What an answer depends on through the model that plays the role `name`, and through the run's seed."""
+def model_settings(role: Role, seed: int, *, is_own: bool = False) -> dict[str, Any]:
+    """What an answer depends on through the model that is asked, and through the run's seed; `is_own`: the run has tuned it itself."""
     model, resolved = role
-    settings = semantic(model)
-    if name == "tuned":
-        return {"model": settings | {"model": "the run's own", "weights": resolved.digest}, "seed": seed}
-    return {"model": settings | {"digest": resolved.digest}, "seed": seed}
+    known = {"model": "the run's own", "weights": resolved.digest} if is_own else {"digest": resolved.digest}
+    return {"model": semantic(model) | known, "seed": seed}
 
 
 def is_only_derived(run: RunFolder, stages: list[Stage]) -> bool:
