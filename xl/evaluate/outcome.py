@@ -1,6 +1,7 @@
 """What came of an evaluation: its finished rows as the numbers that the report and the terminal show."""
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
@@ -39,7 +40,7 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
     """
     info = run.info
     settings = checked(Evaluate, info["evaluate"], str(run.root / "run.json"))
-    rows = finished_rows(run, info["stages"][-1])
+    rows = finished_rows(run, "verdicts")
     trained = set(trained)
     arms = [_arm(rows, arm, settings, seed) for arm in settings.arms]
     examined = exam.examine(finished_rows(RunFolder(run.root / "examination"), "examined"), seed) if settings.judge else None
@@ -51,13 +52,25 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
         arms=arms,
         ceiling=_ceiling(rows, human_texts, settings),
         comparisons=[_compare(rows, before, "tuned") for before in settings.arms if "tuned" in settings.arms and before != "tuned"],
-        judged=_judged(rows, settings, judge, examined, seed) if examined else [],
+        judged=_judged(finished_rows(run, "judged"), settings, judge, examined, seed) if examined else [],
         examination=_examination(judge, examined) if examined else None,
-        rubric=_rubric(rows, settings, seed) if settings.judge and settings.judge.rubric else {},
+        rubric=_rubric(finished_rows(run, "rubric"), settings, seed) if settings.judge and settings.judge.rubric else {},
         examples=_side_by_side(rows, settings, seed),
         sentence=_sentence(rows, arms, settings, seed),
         num_others=settings.num_others,
+        left_out=_left_out(run),
     )
+
+
+def _left_out(run: RunFolder) -> dict[str, dict[str, int]]:
+    from xl.summary import ledgers
+
+    found: dict[str, dict[str, int]] = {}
+    for stage, languages in ledgers(run).items():
+        reasons = sum((entry.dropped + entry.failed for entry in languages.values()), Counter[str]())
+        if reasons:
+            found[stage] = dict(reasons.most_common())
+    return found
 
 
 def _arm(rows: list[Row], arm: Arm, settings: Evaluate, seed: int) -> ArmResult:
@@ -186,6 +199,9 @@ def print_outcome(found: Evaluation, console: Console) -> None:
     if found.num_others:
         table.add_row(f"fit their prompt better than {found.num_others} others", *(_estimate(arm.fit) for arm in found.arms), "")
     console.print(table)
+    for stage, reasons in found.left_out.items():
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        console.print(f"left out from the stage {stage} on: {sum(reasons.values()):,} rows ({told})", highlight=False, markup=False)
     labels = {arm.name: arm.label for arm in found.arms}
     for comparison in found.comparisons:
         test = comparison.test

@@ -2,7 +2,7 @@
 
 FOLDER/run.json               what is evaluated
 FOLDER/stages/prompts/        one row for each prompt and language
-FOLDER/stages/NAME/           contrasts, answers_ARM, fit, judged, rubric, verdicts
+FOLDER/stages/NAME/           contrasts, answers_ARM, fit, verdicts, judged, rubric
 FOLDER/examination/           the judge's, if there is one
 """
 
@@ -105,9 +105,10 @@ def evaluation_stages(evaluation: Evaluation) -> list[Stage]:
     if settings.num_others:
         wanted = {name: getattr(settings, name) for name in ("fit_tokens", "num_fit_prompts")} | _asked(evaluation, "base")
         plan.append(RowStage("fit", (answers.fit(settings),), answers.fit_schema(settings.arms), wanted, "base"))
-    plan += _judging(evaluation)
     wanted = {"identifiers": list(settings.identifiers)}
     plan.append(RowStage("verdicts", (answers.look_at(settings),), answers.verdict_schema(settings.arms), wanted))
+    # Before the judging: an answer that no judge could judge is in a language all the same.
+    plan += _judging(evaluation)
     return plan
 
 
