@@ -42,6 +42,7 @@ def main(
     from xl.folder import check_shared, claim, locked
     from xl.pipeline import Engines
     from xl.recipe import parse_override
+    from xl.summary import print_ledger
 
     evaluation = load_evaluation(recipe, dict(parse_override(text) for text in set_ or ()))
     run = claim(out)
@@ -50,6 +51,7 @@ def main(
         engines = Engines(console)
         run_evaluation(evaluation, run, engines, console, redo=redo, retry_failed=retry_failed)
         engines.close()
+    print_ledger(run, console)
     print_outcome(outcome(run, evaluation.languages, {}, evaluation.seed), console)
 
 

@@ -5,7 +5,7 @@ languages are drawn together, for they are not independent. With several seeds a
 training would give is as uncertain as what other questions would.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.judged import judged_rows, read_judged
 from xl.evaluate.benchmarks.results import scored_answers
 from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.exam import examine
 from xl.evaluate.intervals import (
     Estimate,
     Floats,
@@ -30,9 +31,8 @@ from xl.evaluate.intervals import (
 from xl.evaluate.judge import verdicts_of
 from xl.evaluate.language import Verdict
 from xl.evaluate.rows import finished_rows
-from xl.evaluate.winrate import pair_up
+from xl.evaluate.winrate import Pair, pair_up, win_rate
 from xl.folder import RunFolder, open_run
-from xl.records import Row
 
 Question = tuple[str, str]
 """A question's key, and its language."""
@@ -157,15 +157,30 @@ def _answer_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
     if f"fits_{role}" in rows[0]:
         scored = [row for row in rows if row[f"fits_{role}"] is not None]
         yield "fits its own prompt best", {(row["prompt"], row["lang"]): float(row[f"fits_{role}"]) for row in scored}
-    reference = evaluated.info["evaluate"]["reference"]
-    if evaluated.info["evaluate"]["judge"] and role != reference:
-        yield f"wins against {reference}", _preferences(rows, role, reference)
+    yield from _judged_measure(evaluated, role)
 
 
-def _preferences(rows: Sequence[Row], role: str, reference: str) -> Scores:
-    """The judge's preferences for a role, the mean of both orders, where both are valid."""
-    pairs = pair_up(verdicts_of(rows, role, reference))
-    return {(pair.prompt, pair.lang): sum(scores) / len(scores) for pair in pairs if (scores := pair.valid_scores)}
+def _judged_measure(evaluated: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
+    """What the judge prefers, if it can be believed."""
+    info = evaluated.info
+    judging, reference = info["evaluate"]["judge"], info["evaluate"]["reference"]
+    if judging is None or role == reference:
+        return
+    failed = examine(finished_rows(RunFolder(evaluated.root / "examination"), "examined"), seed=0).why
+    pairs = pair_up(verdicts_of(finished_rows(evaluated, "judged"), role, reference, judging["kind"]))
+    if win_rate(pairs, seed=0, withheld=failed).rate:
+        names = {name: model["name"] for name, model in info["models"].items()}
+        model = names.get("base" if reference == "few_shot" else reference)
+        yield _wins(f"{reference} ({model})" if model else reference, names["judge"], judging["kind"]), _preferences(pairs)
+
+
+def _wins(reference: str, judge: str, kind: str) -> str:
+    """The name of a measure: another judge, or another reference, is another one, which is not to be subtracted from this one."""
+    return f"wins against {reference}, judged by {judge} ({kind})"
+
+
+def _preferences(pairs: Iterable[Pair]) -> Scores:
+    return {(pair.prompt, pair.lang): pair.preference for pair in pairs if pair.preference is not None}
 
 
 def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
@@ -179,7 +194,8 @@ def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores
             having = [one for one in answers if measure in one.measures]
             yield f"{task['task']} {measure}", {(one.item.key, one.item.lang): one.measures[measure] for one in having}
         if (found := read_judged(folder, Task.model_validate(task), role, seed=0)) and found.overall.rate:
-            yield f"{task['task']} wins against {found.reference}", _preferences(judged_rows(folder, task["task"], role), role, "reference")
+            pairs = pair_up(verdicts_of(judged_rows(folder, task["task"], role), role, "reference", found.kind))
+            yield f"{task['task']} {_wins(found.reference, found.judge, found.kind)}", _preferences(pairs)
 
 
 def print_comparison(figures: Sequence[Figure], num_seeds: Mapping[str, int], console: Console) -> None:

@@ -56,6 +56,7 @@ def test_every_prompt_is_answered_and_only_what_is_new_is_asked_again(tmp_path: 
     done = evaluate(write(tmp_path), out, *join)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0/40 0.00" in done.stdout, "the scripted engine answers in English, which is nobody's wanted language"
+    assert "rows kept by each stage" in done.stdout
     assert {stage: {lang: entry["kept"] for lang, entry in rows.items()} for stage, rows in ledger(out).items()} == {
         stage: {"de": NUM_PROMPTS, "sw": NUM_PROMPTS} for stage in STAGES
     }

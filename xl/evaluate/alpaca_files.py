@@ -36,6 +36,8 @@ class Comparison:
     reference: str
     names: tuple[str, str, str]
     """Of the model, of the reference and of the judge."""
+    kind: str
+    """How the judge was asked: `ab` or `scores`."""
     withheld: str | None
     """Why the verdicts must not be believed, if so."""
 
@@ -86,11 +88,11 @@ def model_outputs(answered: Answered) -> list[dict[str, Any]]:
 def annotations(answered: Answered) -> list[dict[str, Any]]:
     """One object a pair: the model is the second one, and `preference` goes from 1, the reference wins, to 2; null without a verdict.
 
-    It is the mean of both orders. Identical answers are a tie there as here.
+    It is the pair's preference, as the win rate counts it. Identical answers are a tie there as here.
     """
     compared = answered.comparison
     assert compared is not None
-    pairs = pair_up(verdicts_of(compared.rows, compared.role, compared.reference))
+    pairs = pair_up(verdicts_of(compared.rows, compared.role, compared.reference, compared.kind))
     model, reference, judge = compared.names
     other = compared.reference if compared.reference == "reference" else f"answer_{compared.reference}"
     return [
@@ -102,7 +104,7 @@ def annotations(answered: Answered) -> list[dict[str, Any]]:
             "generator_2": model,
             "dataset": answered.dataset,
             "annotator": judge,
-            "preference": 1 + sum(scores) / len(scores) if (scores := pair.valid_scores) else None,
+            "preference": None if pair.preference is None else 1 + pair.preference,
             "lang": pair.lang,
             "prompt": pair.prompt,
         }
@@ -118,6 +120,7 @@ def _evaluated(run: RunFolder, seed: int) -> Iterator[Answered]:
         return
     settings = checked(Evaluate, info["evaluate"], str(evaluated.root / "run.json"))
     rows = finished_rows(evaluated, "verdicts")
+    judged = finished_rows(evaluated, "judged") if settings.judge else []
     names = {arm: info["models"]["tuned" if arm == "tuned" else "base"]["name"] for arm in settings.arms}
     models: dict[str, str] = {arm: f"{name}_{arm}" if list(names.values()).count(name) > 1 else name for arm, name in names.items()}
     failed = exam.examine(finished_rows(RunFolder(evaluated.root / "examination"), "examined"), seed).why if settings.judge else None
@@ -126,8 +129,9 @@ def _evaluated(run: RunFolder, seed: int) -> Iterator[Answered]:
         if settings.judge and arm != settings.reference:
             reference = models.get(settings.reference, settings.reference)
             names_in_files = models[arm], reference, info["models"]["judge"]["name"]
-            withheld = win_rate(pair_up(verdicts_of(rows, arm, settings.reference)), seed, failed).withheld
-            comparison = Comparison(rows, arm, settings.reference, names_in_files, withheld)
+            kind = settings.judge.kind
+            withheld = win_rate(pair_up(verdicts_of(judged, arm, settings.reference, kind)), seed, failed).withheld
+            comparison = Comparison(judged, arm, settings.reference, names_in_files, kind, withheld)
         yield Answered(models[arm], settings.prompts.source, _answers(rows, arm), comparison)
 
 
@@ -151,7 +155,8 @@ def _benchmarked(run: RunFolder, seed: int) -> Iterator[Answered]:
             comparison = None
             if found := read_judged(folder, task, role, seed):
                 names = (model["name"], found.reference, found.judge)
-                comparison = Comparison(judged_rows(folder, task.task, role), role, "reference", names, found.overall.withheld)
+                rows = judged_rows(folder, task.task, role)
+                comparison = Comparison(rows, role, "reference", names, found.kind, found.overall.withheld)
             yield Answered(model["name"], task.task, answers, comparison)
 
 

@@ -38,7 +38,8 @@ class Judging(Strict):
 
     kind: Literal["ab", "scores"] = "ab"
     """`ab`: which answer is better, weighted by the probabilities of the two letters, as AlpacaEval 2 does; the prompt never mentions
-    language beyond what the request itself says. `scores`: X-Instruction's two marks from 0 to 10, for a reader of one language."""
+    language beyond what the request itself says. `scores`: X-Instruction's two marks from 0 to 10, for a reader of one language; the
+    answer whose marks have the greater sum over both orders wins."""
     rubric: bool = False
     """Whether each answer is also marked from 1 to 5 for precision, informativeness, naturalness and objectivity."""
     max_answer_chars: int = Field(2000, ge=100)
@@ -196,8 +197,8 @@ def _read_rubric(text: str) -> Mapping[str, int]:
         return {}
 
 
-def verdicts_of(rows: Iterable[Row], model: str, reference: str) -> list[Verdict]:
-    """The verdicts of finished rows, two a row, for `xl.evaluate.winrate`.
+def verdicts_of(rows: Iterable[Row], model: str, reference: str, kind: str = "ab") -> list[Verdict]:
+    """The verdicts of finished rows, two a row, for `xl.evaluate.winrate`; `kind` is how the judge was asked.
 
     Whether an answer is in the wanted language is read from `in_language_<arm>`; where that is null or missing the answer was skipped or
     not checked, and counts as in language.
@@ -216,6 +217,7 @@ def verdicts_of(rows: Iterable[Row], model: str, reference: str) -> list[Verdict
                 model_in_language=row.get(f"in_language_{model}") is not False,
                 reference_in_language=row.get(f"in_language_{reference}") is not False,
                 is_identical=_is_identical(own, other),
+                is_marked=kind == "scores",
             )
             for place, model_first in ORDERS.items()
         ]

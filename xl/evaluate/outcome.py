@@ -1,6 +1,7 @@
 """What came of an evaluation: its finished rows as the numbers that the report and the terminal show."""
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
@@ -40,7 +41,7 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
     """
     info = run.info
     settings = checked(Evaluate, info["evaluate"], str(run.root / "run.json"))
-    rows = finished_rows(run, info["stages"][-1])
+    rows = finished_rows(run, "verdicts")
     trained = set(trained)
     arms = [_arm(rows, arm, settings, seed) for arm in settings.arms]
     examined = exam.examine(finished_rows(RunFolder(run.root / "examination"), "examined"), seed) if settings.judge else None
@@ -52,13 +53,25 @@ def outcome(run: RunFolder, trained: Iterable[str], human_texts: Mapping[str, li
         arms=arms,
         ceiling=_ceiling(rows, human_texts, settings),
         comparisons=[_compare(rows, before, "tuned") for before in settings.arms if "tuned" in settings.arms and before != "tuned"],
-        judged=_judged(rows, settings, judge, examined, seed) if examined else [],
+        judged=_judged(finished_rows(run, "judged"), settings, judge, examined, seed) if examined else [],
         examination=_examination(judge, examined) if examined else None,
-        rubric=_rubric(rows, settings, seed) if settings.judge and settings.judge.rubric else {},
+        rubric=_rubric(finished_rows(run, "rubric"), settings, seed) if settings.judge and settings.judge.rubric else {},
         examples=_side_by_side(rows, settings, seed),
         sentence=_sentence(rows, arms, settings, seed),
         num_others=settings.num_others,
+        left_out=_left_out(run),
     )
+
+
+def _left_out(run: RunFolder) -> dict[str, dict[str, int]]:
+    from xl.summary import ledgers
+
+    found: dict[str, dict[str, int]] = {}
+    for stage, languages in ledgers(run).items():
+        reasons = sum((entry.dropped + entry.failed for entry in languages.values()), Counter[str]())
+        if reasons:
+            found[stage] = dict(reasons.most_common())
+    return found
 
 
 def _arm(rows: list[Row], arm: Arm, settings: Evaluate, seed: int) -> ArmResult:
@@ -95,13 +108,14 @@ def _ceiling(rows: list[Row], human_texts: Mapping[str, list[str]], settings: Ev
 
 def _judged(rows: list[Row], settings: Evaluate, judge: str, examined: exam.Examined, seed: int) -> list[Judged]:
     """Win rates; a judge that has failed its examination gives none."""
+    assert settings.judge is not None
     result = []
     for arm in settings.arms:
         if arm == settings.reference:
             continue
-        pairs = pair_up(verdicts_of(rows, arm, settings.reference))
+        pairs = pair_up(verdicts_of(rows, arm, settings.reference, settings.judge.kind))
         rates = win_rate(pairs, seed, examined.why)
-        judged = [(pair, sum(scores) / len(scores)) for pair in pairs if (scores := pair.valid_scores)]
+        judged = [(pair, preference) for pair in pairs if (preference := pair.preference) is not None]
         controlled = _length_controlled(judged, seed) if rates.rate else None
         result.append(Judged(arm, settings.reference, judge, rates, controlled))
     return result
@@ -110,7 +124,7 @@ def _judged(rows: list[Row], settings: Evaluate, judge: str, examined: exam.Exam
 def _length_controlled(judged: list[tuple[Pair, float]], seed: int) -> Estimate | None:
     ours = [pair.model_num_chars for pair, _ in judged]
     theirs = [pair.reference_num_chars for pair, _ in judged]
-    return length_controlled_estimate([score for _, score in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
+    return length_controlled_estimate([preference for _, preference in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
 
 
 def _examination(judge: str, examined: exam.Examined) -> Examination:
@@ -189,6 +203,9 @@ def print_outcome(found: Evaluation, console: Console) -> None:
     console.print(table)
     if not found.ceiling:
         console.print("There is no human text to measure the language identifiers on: how often they err is not known.", highlight=False)
+    for stage, reasons in found.left_out.items():
+        told = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        console.print(f"left out from the stage {stage} on: {sum(reasons.values()):,} rows ({told})", highlight=False, markup=False)
     labels = {arm.name: arm.label for arm in found.arms}
     for comparison in found.comparisons:
         test = comparison.test

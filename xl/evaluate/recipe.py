@@ -56,4 +56,4 @@ def load_evaluation(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         if model is not None:
             roles[role] = (model, find_model(model))
     languages = recipe.evaluate.languages or recipe.languages
-    return Evaluation(recipe.evaluate, languages, recipe.seed, roles, recipe.examples)
+    return Evaluation(recipe.evaluate, languages, recipe.seed, roles, recipe.examples, stands_alone=True)

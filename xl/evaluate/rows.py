@@ -11,6 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from xl import folder
+from xl.errors import UserError
 from xl.folder import RunFolder
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, Status, digest_of, row_digest
@@ -77,20 +78,24 @@ def take_exam(exam: Exam, root: Path, role: str, player: Role, seed: int, engine
 
 
 def finished_rows(run: RunFolder, stage: str) -> list[Row]:
-    """All rows that a stage of an evaluation kept."""
+    """All rows that a stage of an evaluation kept.
+
+    Raises:
+        UserError: the stage is not finished.
+    """
     from xl.summary import shard_names
 
-    store = run.store(stage)
-    return [row for shard in shard_names(run) for row, _ in store.kept(shard)]
+    store, shards = run.store(stage), shard_names(run)
+    if not (run.manifest / "manifest.json").exists() or not all(store.path(shard).exists() for shard in shards):
+        raise UserError(f"{run.root} is not finished; run the same command again, it goes on where it stopped")
+    return [row for shard in shards for row, _ in store.kept(shard)]
 
 
-def model_settings(name: str, role: Role, seed: int) -> dict[str, Any]:
-    """What an answer depends on through the model that plays the role `name`, and through the run's seed."""
+def model_settings(role: Role, seed: int, *, is_own: bool = False) -> dict[str, Any]:
+    """What an answer depends on through the model that is asked, and through the run's seed; `is_own`: the run has tuned it itself."""
     model, resolved = role
-    settings = semantic(model)
-    if name == "tuned":
-        return {"model": settings | {"model": "the run's own", "weights": resolved.digest}, "seed": seed}
-    return {"model": settings | {"digest": resolved.digest}, "seed": seed}
+    known = {"model": "the run's own", "weights": resolved.digest} if is_own else {"digest": resolved.digest}
+    return {"model": semantic(model) | known, "seed": seed}
 
 
 def is_only_derived(run: RunFolder, stages: list[Stage]) -> bool:

@@ -2,7 +2,7 @@
 
 FOLDER/run.json               what is evaluated
 FOLDER/stages/prompts/        one row for each prompt and language
-FOLDER/stages/NAME/           contrasts, answers_ARM, fit, judged, rubric, verdicts
+FOLDER/stages/NAME/           contrasts, answers_ARM, fit, verdicts, judged, rubric
 FOLDER/examination/           the judge's, if there is one
 """
 
@@ -47,6 +47,9 @@ class Evaluation:
     """`base`, `tuned` and `judge`, as far as they are wanted."""
     examples: Path | None = None
     """The dataset that the examples of the arm `few_shot` come from."""
+    stands_alone: bool = False
+    """Whether there is no run around it. A run that goes on training has the earlier model's answers made anew unasked; here they stay
+    until the user says so."""
 
 
 def run_evaluation(
@@ -64,7 +67,8 @@ def run_evaluation(
         console.print(f"prompts: left out over all languages: {told}", highlight=False)
     stages = evaluation_stages(evaluation)
     run.root.mkdir(parents=True, exist_ok=True)
-    cleared = folder.check_fingerprints(run, stages, SOURCE, {}, redo or is_only_derived(run, stages), kept=("prompts",))
+    unasked = not evaluation.stands_alone and is_only_derived(run, stages)
+    cleared = folder.check_fingerprints(run, stages, SOURCE, {}, redo or unasked, kept=("prompts",))
     if cleared:
         console.print(f"evaluation: redoing {', '.join(cleared)}", highlight=False)
     _note(evaluation, run, stages)
@@ -101,9 +105,10 @@ def evaluation_stages(evaluation: Evaluation) -> list[Stage]:
     if settings.num_others:
         wanted = {name: getattr(settings, name) for name in ("fit_tokens", "num_fit_prompts")} | _asked(evaluation, "base")
         plan.append(RowStage("fit", (answers.fit(settings),), answers.fit_schema(settings.arms), wanted, "base"))
-    plan += _judging(evaluation)
     wanted = {"identifiers": list(settings.identifiers)}
     plan.append(RowStage("verdicts", (answers.look_at(settings),), answers.verdict_schema(settings.arms), wanted))
+    # Before the judging: an answer that no judge could judge is in a language all the same.
+    plan += _judging(evaluation)
     return plan
 
 
@@ -126,7 +131,8 @@ def _joined(schemas: list[pa.Schema]) -> pa.Schema:
 
 
 def _asked(evaluation: Evaluation, role: str) -> dict[str, Any]:
-    return model_settings(role, evaluation.roles[role], evaluation.seed)
+    is_own = role == "tuned" and not evaluation.stands_alone
+    return model_settings(evaluation.roles[role], evaluation.seed, is_own=is_own)
 
 
 def _examples(evaluation: Evaluation) -> answers.Examples:
@@ -157,7 +163,7 @@ def examine_judge(judging: Judging, judge: Role, seed: int, run: RunFolder, engi
     """Have a judge compare sound answers with ones that have planted errors; `xl.evaluate.exam` marks the stage `examined`."""
     step, verdicts = judge_pair(judging, "sound", "planted")
     rows = exam.exam_rows()
-    wanted = {**pair_settings(judging), **model_settings("judge", judge, seed)}
+    wanted = {**pair_settings(judging), **model_settings(judge, seed)}
     stages: list[Stage] = [RowStage("examined", (step,), verdicts, wanted, "judge")]
     run.root.mkdir(parents=True, exist_ok=True)
     # Another judge is another examination; the old one is nobody's work.

@@ -32,8 +32,8 @@ class Evaluate(Strict):
     repetition_penalty: float = Field(1.0, gt=0)
     style: str = ""
     """A sentence that every request ends with, such as one of `train.styles`."""
-    identifiers: tuple[Literal["fasttext", "py3langid"], ...] = ("py3langid",)
-    """What names an answer's language; the page filters use fastText, so that by default another one decides."""
+    identifiers: tuple[Literal["fasttext", "py3langid"], ...] = ("fasttext", "py3langid")
+    """What names an answer's language. It is lost only when all of them deny it the wanted one, or one and the script do."""
     num_others: int = Field(4, ge=0)
     """Other prompts that an answer's own prompt is held against by likelihood, under the base model; 0 leaves it out."""
     fit_tokens: int = Field(40, ge=8)

@@ -25,6 +25,8 @@ class Verdict:
     reference_in_language: bool = True
     is_identical: bool = False
     """The two answers are the same text: a tie, whatever the judge said."""
+    is_marked: bool = False
+    """Whether the preference is a difference of two marks and no probability."""
 
     def __post_init__(self) -> None:
         assert self.preference is None or 0 <= self.preference <= 1, f"{self.preference} is not a preference"
@@ -46,12 +48,25 @@ class Pair:
     model_in_language: bool = True
     reference_in_language: bool = True
     is_identical: bool = False
+    is_marked: bool = False
 
     @property
     def valid_scores(self) -> tuple[float, ...] | None:
         """The scores if all are valid: one order alone would carry the judge's preference for a place."""
         valid = tuple(score for score in self.scores if score is not None)
         return valid if len(valid) == len(self.scores) else None
+
+    @property
+    def preference(self) -> float | None:
+        """What the pair counts for the model, from 0 to 1; None without valid scores.
+
+        The mean of its scores. Of marks, as X-Instruction counts (arXiv 2405.19744): the answer whose marks have the greater sum over both
+        orders wins, by however much.
+        """
+        if (scores := self.valid_scores) is None:
+            return None
+        mean = math.fsum(scores) / len(scores)
+        return _outcome(mean) if self.is_marked else mean
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ class WinRate:
     """A model against a reference. The three rates are None where `withheld` says why."""
 
     rate: Rate | None
-    """By the mean of both orders."""
+    """By the pairs' preferences."""
     agreed_rate: Rate | None
     """A win or a loss if both orders say so, else a tie. None also where the orders are not known."""
     gated_rate: Rate | None
@@ -136,6 +151,7 @@ def _pair(orders: dict[bool, Verdict]) -> Pair:
         one.model_in_language,
         one.reference_in_language,
         one.is_identical,
+        one.is_marked,
     )
 
 
@@ -144,18 +160,17 @@ def win_rate(pairs: Sequence[Pair], seed: int, withheld: str | None = None) -> W
 
     A rate is withheld when no pair has valid verdicts, when the judge is position-biased, and when the caller says why it must be.
     """
-    valid = {number: scores for number, pair in enumerate(pairs) if (scores := pair.valid_scores) is not None}
-    judged = [pairs[number] for number in valid]
-    means = [math.fsum(scores) / len(scores) for scores in valid.values()]
-    agreed = [_agreed(scores) for scores in valid.values() if len(scores) == 2]
+    judged = [pair for pair in pairs if pair.valid_scores]
+    preferences = [preference for pair in judged if (preference := pair.preference) is not None]
+    agreed = [_agreed(scores) for pair in judged if (scores := pair.valid_scores) and len(scores) == 2]
     orders = orders_of(judged, seed)
     withheld = withheld or _why_withheld(len(judged), orders)
     prompts = [pair.prompt for pair in judged]
     languages = [(pair.model_in_language, pair.reference_in_language) for pair in pairs]
     return WinRate(
-        rate=None if withheld else _rate(means, prompts, seed),
+        rate=None if withheld else _rate(preferences, prompts, seed),
         agreed_rate=None if withheld or len(agreed) < len(judged) else _rate(agreed, prompts, seed),
-        gated_rate=None if withheld else _rate([_gated(pair, mean) for pair, mean in zip(judged, means, strict=True)], prompts, seed),
+        gated_rate=None if withheld else _rate([*map(_gated, judged, preferences)], prompts, seed),
         withheld=withheld,
         orders=orders,
         num_pairs=len(pairs),
@@ -220,9 +235,9 @@ def _agreed(scores: tuple[float, ...]) -> float:
     return outcomes.pop() if len(outcomes) == 1 else TIE
 
 
-def _gated(pair: Pair, score: float) -> float:
+def _gated(pair: Pair, preference: float) -> float:
     if pair.model_in_language and pair.reference_in_language:
-        return score
+        return preference
     return TIE if pair.model_in_language == pair.reference_in_language else float(pair.model_in_language)
 
 

@@ -186,7 +186,7 @@ def _translated(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]
         "translate": {source: semantic(settings) for source, settings in recipe.translations.items()},
         "examples": examples,
         "prompts": translation_prompt().wordings,
-        **model_settings("translator", (translator, models["translator"]), recipe.seed),
+        **model_settings((translator, models["translator"]), recipe.seed),
     }
     columns = pa.schema([(name, pa.string()) for name in ("instruction", "input", "response")])
     return [RowStage("translated", (translate_samples(recipe.translations, examples),), columns, own, "translator")]

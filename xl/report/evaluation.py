@@ -94,6 +94,7 @@ class Evaluation:
     `prompts` says which they are, `num_prompts` how many are asked in each language. `languages` are code, name and whether it was trained
     on. `arms` begin with the one to start from and end with the one to look at. `ceiling` is recall on human text. `rubric` maps arm to
     criterion to a mean from 1 to 5. `num_others` is the number of prompts that fit is measured against. `sentence` sums up, honestly.
+    `left_out` maps a stage to why it dropped rows, or why they failed, to how many: no figure of this stage or a later one has them.
     """
 
     prompts: str
@@ -108,3 +109,4 @@ class Evaluation:
     examples: Sequence[SideBySide]
     sentence: str
     num_others: int
+    left_out: Mapping[str, Mapping[str, int]]

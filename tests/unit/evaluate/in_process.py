@@ -40,9 +40,12 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, engine: Callable[[str], Engine]
             folder.record_stage(pipeline.run, each, keys[each.name])
             asks = engine(pipeline.roles[each.model][0].model) if each.model else None
             walks: Any = asyncio.run(walk_all(Route((each,), pipeline.seed), [Pending(row, 0, []) for row in rows], asks))
-            assert all(walk.status == "kept" for walk in walks), [walk.reason for walk in walks]
-            rows, schema = [walk.row for walk in walks], schema_after(each, schema)
-            evaluated_rows._seal(pipeline.run.store(each.name), rows, schema, shard_by)
+            assert not any(walk.status == "failed" for walk in walks), [walk.reason for walk in walks]
+            rows, schema = [walk.row for walk in walks if walk.status == "kept"], schema_after(each, schema)
+            for shard in shards:
+                own = [walk for walk in walks if shard.name == f"{'-'.join(walk.row[name] for name in shard_by)}-00000"]
+                fates = [{**walk.row, "status": walk.status.value, "reason": walk.reason, "_input": "", "_usage": []} for walk in own]
+                pipeline.run.store(each.name).write(shard.name, shard.digest, fates, schema)
 
     for module in (benchmarks_run, evaluate_run, judging):
         monkeypatch.setattr(module, "take_rows", take)

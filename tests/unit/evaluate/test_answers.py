@@ -8,6 +8,8 @@ import pytest
 
 from xl.ask import Completion, Context, Request, Score
 from xl.evaluate.answers import answer, draw_examples, fit, look_at
+from xl.evaluate.benchmarks.catalogue import BENCHMARKS
+from xl.evaluate.benchmarks.task import Answer, Item
 from xl.evaluate.settings import Evaluate
 
 ROW = {
@@ -98,3 +100,11 @@ def test_the_language_of_an_answer_and_its_circles_are_seen() -> None:
         **{"verdict_base": "wrong", "found_base": "en", "in_language_base": False, "repetitive_base": True},
         **{"verdict_tuned": "right", "found_tuned": "de", "in_language_tuned": True, "repetitive_tuned": False},
     }
+
+
+@pytest.mark.parametrize(("lang", "text"), [("pt", "A capital de Portugal é Lisboa."), ("id", "Ibu kota negara itu berada di pulau Jawa.")])
+def test_a_short_answer_is_not_lost_because_one_identifier_takes_it_for_a_neighbour(lang: str, text: str) -> None:
+    found = look_at(settings(arms=["base"]))({**ROW, "lang": lang, "answer_base": text})
+    assert found is not None and found["verdict_base"] == "right"  # type: ignore[index]
+    scored = BENCHMARKS["vicuna"].score(Item("1", lang, "", (), answer_lang=lang), Answer(text))
+    assert scored is not None and scored["in_language"] == 1

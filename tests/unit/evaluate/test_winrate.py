@@ -46,6 +46,17 @@ def test_orders_that_disagree_are_summed_in_one_rate_and_ties_in_the_other():
     assert result_of(verdicts(lambda prompt, first: 0.7 if first else 0.3)).orders.num_by_position == 40
 
 
+def test_marks_are_won_by_the_greater_sum_of_both_orders_with_and_without_the_language_gate():
+    def by_marks(prompt, first):
+        return (0.55, (0.45, 0.4, 0.55, 0.55)[prompt % 4])[not first]  # sums: a tie, a loss, two wins
+
+    judged = [replace(verdict, model_in_language=verdict.prompt != "2") for verdict in verdicts(by_marks, 4, is_marked=True)]
+    result = result_of(judged)
+    assert (result.rate.num_wins, result.rate.num_losses, result.rate.num_draws, result.rate.mean.value) == (2, 1, 1, 0.625)
+    assert (result.agreed_rate.num_wins, result.agreed_rate.num_draws) == (2, 2)
+    assert result.gated_rate.mean.value == result.rate.mean.value - 1 / 4
+
+
 @pytest.mark.parametrize(("place", "num_prompts"), [(True, 5), (True, 797), (False, 40)])
 def test_a_judge_that_always_prefers_one_place_is_position_biased_and_gets_no_win_rate(place, num_prompts):
     result = result_of(verdicts(lambda _, first: float(first == place), num_prompts))

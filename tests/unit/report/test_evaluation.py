@@ -72,6 +72,7 @@ def evaluation() -> Evaluation:
         examples=[SideBySide("octopus", "ar", "Describe an octopus. Answer in Arabic.", answers)],
         sentence="It learned to answer in the language asked for.",
         num_others=4,
+        left_out={"judged": {"missing_answer": 3, "timeout": 2}},
     )
 
 
@@ -105,6 +106,7 @@ def test_the_report_shows_language_accuracy_with_intervals_beside_the_ceiling(re
     assert "It learned to answer in the language asked for." in text
     assert "the base model → the tuned model 5 0 0.062" in text
     assert "one in 5 (20.0%)" in text
+    assert "Left out from the stage judged on: 5 rows (missing_answer 3, timeout 2)." in text
 
 
 def test_without_text_that_people_wrote_there_is_no_ceiling_and_report_and_terminal_say_so(report: Report, evaluation: Evaluation) -> None:
@@ -169,6 +171,7 @@ def test_text_of_models_makes_no_tag(report: Report, evaluation: Evaluation) -> 
         evaluation,
         sentence=NASTY,
         prompts=NASTY,
+        left_out={NASTY: {NASTY: 1}},
         languages=[("ar", NASTY, True)],
         arms=[replace(each, label=NASTY) for each in evaluation.arms],
         examination=replace(PASSED, errors=[(NASTY, 1, 2, 0.1, 0.9)]),

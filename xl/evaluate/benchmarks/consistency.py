@@ -91,12 +91,13 @@ def measure_consistency(picks: Iterable[Pick], seed: int) -> Consistency | None:
         _agreement(size, accuracy, float(np.mean(shares)), draws[:, 0], draws[:, row])
         for row, (size, shares) in enumerate(zip(sizes, same, strict=True), 1)
     ]
-    return Consistency(languages, len(shared), len(questions) - len(shared), accuracy, _interval(draws[:, 0]), tuple(agreements))
+    return Consistency(languages, len(shared), len(questions) - len(shared), accuracy, _interval(draws[:, 0], accuracy), tuple(agreements))
 
 
 def _agreement(num_languages: int, accuracy: float, consistency: float, accuracies: Floats, consistencies: Floats) -> Agreement:
-    means = _harmonic_mean(accuracies, consistencies)
-    return Agreement(num_languages, consistency, _interval(consistencies), ac3(accuracy, consistency), _interval(means))
+    harmonic = ac3(accuracy, consistency)
+    ac3_interval = _interval(_harmonic_mean(accuracies, consistencies), harmonic)
+    return Agreement(num_languages, consistency, _interval(consistencies, consistency), harmonic, ac3_interval)
 
 
 def _harmonic_mean(accuracy: Floats, consistency: Floats) -> Floats:
@@ -104,9 +105,10 @@ def _harmonic_mean(accuracy: Floats, consistency: Floats) -> Floats:
     return np.divide(2 * accuracy * consistency, total, out=np.zeros_like(total), where=total > 0)
 
 
-def _interval(draws: Floats) -> Interval:
+def _interval(draws: Floats, seen: float) -> Interval:
     low, high = np.quantile(draws, _TAILS)
-    return Interval(float(low), float(high))
+    # Where all questions lie at a bound, no draw reaches the mean that was seen.
+    return Interval(min(float(low), seen), max(float(high), seen))
 
 
 def print_consistency(found: Consistency, console: Console) -> None:

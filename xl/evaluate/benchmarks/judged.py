@@ -60,7 +60,7 @@ def read_judged(run: RunFolder, task: Task, role: str, seed: int) -> Judged | No
     kind = task.benchmark.judge_kind
     failed = examine(finished_rows(examination_folder(run, kind), "examined"), seed).why
     withheld = f"the judge failed its examination: {failed}" if failed else None
-    pairs = pair_up(verdicts_of(rows, role, "reference"))
+    pairs = pair_up(verdicts_of(rows, role, "reference", kind))
 
     def rates(chosen: Iterable[Pair]) -> WinRate:
         return win_rate(list(chosen), seed, withheld)
@@ -71,10 +71,13 @@ def read_judged(run: RunFolder, task: Task, role: str, seed: int) -> Judged | No
 
 
 def print_judged(found: Judged, task: str, model: str, console: Console) -> None:
-    """The win rates as a table, by the protocol and gated by language; below it why there are none."""
+    """The win rates as a table, by the protocol, by what both orders agree on and gated by language; below it why there are none."""
     table = Table(title=f"{task}: {model} against {found.reference}, judged by {found.judge}", title_justify="left", header_style="bold")
     table.add_column("language")
-    headings = ("pairs", "win rate [95 %]", "gated by language [95 %]", "both orders agree", "no verdict", "wrong language", "length ratio")
+    headings = (
+        *("pairs", "win rate [95 %]", "agreed win rate [95 %]", "gated by language [95 %]", "consistent [95 %]"),
+        *("no verdict", "wrong language", "length ratio"),
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for lang, rates in found.languages.items():
@@ -82,6 +85,9 @@ def print_judged(found: Judged, task: str, model: str, console: Console) -> None
     table.add_section()
     table.add_row("all", *_cells(found.overall))
     console.print(table)
+    counted = "the greater sum of marks over both orders wins" if found.kind == "scores" else "the mean of both orders"
+    told = f"win rate: {counted}; agreed: won or lost only if both orders say so, else a tie; consistent: both orders say the same"
+    console.print(told, highlight=False)
     reasons = [rates.withheld for rates in (found.overall, *found.languages.values()) if rates.withheld]
     for reason in dict.fromkeys(reasons):
         console.print(f"no win rate: {reason}", highlight=False)
@@ -96,6 +102,7 @@ def _cells(rates: WinRate) -> Sequence[str]:
     return (
         f"{rates.num_pairs:,}",
         _rate(rates.rate),
+        _rate(rates.agreed_rate),
         _rate(rates.gated_rate),
         _percent(rates.orders.consistency) if rates.orders else "–",
         f"{rates.num_invalid_pairs:,}",

@@ -12,7 +12,7 @@ from xl.errors import UserError
 from xl.evaluate.benchmarks.task import Answer, Item, Loaded, Source
 from xl.evaluate.hub import hub_configs, hub_splits, is_on_hub
 from xl.evaluate.identify import ANSWER_IDENTIFIERS, identifier
-from xl.evaluate.language import Verdict, answer_language, check_known
+from xl.evaluate.language import Verdict, answer_language
 from xl.evaluate.prompts import PromptSet, load_prompts
 from xl.evaluate.tables import is_table
 from xl.pages.language import language_code
@@ -32,10 +32,8 @@ def load_requests(prompts: PromptSet, source: Source, languages: Sequence[str], 
         as_written: whether the instruction is the whole request, without one for a language.
 
     Raises:
-        UserError: the set cannot be read or has no prompt in these languages, or no identifier knows one of them.
+        UserError: the set cannot be read or has no prompt in these languages.
     """
-    for lang in languages:
-        check_known(lang, [identifier(name) for name in ANSWER_IDENTIFIERS])
     loaded = load_prompts(prompts, languages, source.seed)
     items = [
         Item(

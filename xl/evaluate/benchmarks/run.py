@@ -133,7 +133,7 @@ def answer_of(row: Row, model: str) -> Answer:
 
 def _answers(name: str, role: Role, seed: int) -> RowStage:
     columns = [(f"answer_{name}", pa.string()), (f"finish_{name}", pa.string()), (f"logprobs_{name}", pa.list_(pa.float64()))]
-    return RowStage(f"answers_{name}", (_ask(name),), pa.schema(columns), model_settings(name, role, seed), name)
+    return RowStage(f"answers_{name}", (_ask(name),), pa.schema(columns), model_settings(role, seed, is_own=name == "tuned"), name)
 
 
 def _ask(name: str) -> AsyncStep:

@@ -59,6 +59,16 @@ def test_a_constant_answerer_agrees_with_itself_and_ac3_is_not_deceived() -> Non
     assert ac3(0.0, 0.0) == 0.0 and ac3(1.0, 1.0) == 1.0
 
 
+@pytest.mark.parametrize(("options", "expected"), [((0, 0, 0), 1.0), ((1, 2, 3), 0.0)])
+def test_an_interval_holds_its_own_estimate_where_all_questions_go_alike(options: tuple[int, ...], expected: float) -> None:
+    found = measure_consistency(picks({str(number): (options, 0) for number in range(40)}), seed=1)
+    assert found and found.accuracy == expected
+    assert found.accuracy_interval.low <= expected <= found.accuracy_interval.high
+    for each in found.agreements:
+        assert each.consistency_interval.low <= each.consistency == expected <= each.consistency_interval.high
+        assert each.ac3_interval.low <= each.ac3 == expected <= each.ac3_interval.high
+
+
 def test_an_option_is_known_by_its_place() -> None:
     items = [
         Item("q", "de", "Frage", (" Mond",), choices=(" Sonne", " Mond")),

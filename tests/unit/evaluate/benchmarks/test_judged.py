@@ -1,10 +1,13 @@
 """Open-ended answers are judged against references by a judge that is examined first, and travel in AlpacaEval's files."""
 
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.fake_engine import FakeEngine, asked
 from tests.support import ROOT
@@ -15,6 +18,7 @@ from xl.engines.scripted import ScriptedEngine
 from xl.errors import UserError
 from xl.evaluate.alpaca_files import export_alpaca_eval
 from xl.evaluate.benchmarks.alone import one_model
+from xl.evaluate.benchmarks.judged import print_judged
 from xl.evaluate.benchmarks.judging import judge_answers
 from xl.evaluate.benchmarks.references import read_references
 from xl.evaluate.benchmarks.results import Result, results
@@ -28,6 +32,7 @@ from xl.folder import RunFolder
 from xl.recipe import checked
 
 PROMPTS = ROOT / "tests" / "fixtures" / "alpaca_eval" / "alpaca_eval.json"
+VICUNA = ROOT / "tests" / "fixtures" / "vicuna" / "question.jsonl"
 ENGLISH = "A beekeeper feeds the bees in autumn and leaves them in peace in winter, as far as that is possible. Number {}."
 WRITTEN = {
     "German": "Im Herbst füttert die Imkerin ihre Bienen, im Winter lässt sie sie so weit wie möglich in Ruhe. Nummer {}.",
@@ -55,10 +60,18 @@ def verdict(request: str, first: str, second: str) -> str:
     return "A" if ("?" in request) == (not first.startswith("A beekeeper")) else "B"
 
 
+def marks(request: str, first: str, second: str) -> str:
+    """A judge that sees planted errors; elsewhere it marks the model one point higher if it comes first, and else the same."""
+    if request in SOUND:
+        return "9 2" if first == SOUND[request] else "2 9"
+    return "8 8" if first.startswith("A beekeeper") else "9 8"
+
+
 ENGINES = {
     "writes-english": lambda: FakeEngine(english),
     "knows-languages": lambda: FakeEngine(in_language),
     "judge": lambda: Judge(verdict),
+    "marks": lambda: Judge(marks),
     "coin": ScriptedEngine,
 }
 
@@ -68,10 +81,12 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     without_ray(monkeypatch, lambda name: ENGINES[name]())
 
 
-def evaluated(folder: Path, model: str, reference: Path | None = None, judge: str = "judge") -> tuple[RunFolder, Result]:
+def evaluated(
+    folder: Path, model: str, reference: Path | None = None, judge: str = "judge", task: str = "xl_alpacaeval", path: Path = PROMPTS
+) -> tuple[RunFolder, Result]:
     run = RunFolder(folder)
-    task = checked(Task, {"task": "xl_alpacaeval", "from": str(PROMPTS), **({"reference": str(reference)} if reference else {})}, "recipe")
-    wanted = Benchmarking((task,), ("de", "pt"), 7, {"model": role(model)}, role(judge))
+    settings = checked(Task, {"task": task, "from": str(path), **({"reference": str(reference)} if reference else {})}, "recipe")
+    wanted = Benchmarking((settings,), ("de", "pt"), 7, {"model": role(model)}, role(judge))
     run_benchmarks(wanted, run, None, CONSOLE)  # type: ignore[arg-type]
     judge_answers(wanted, run, None, CONSOLE)  # type: ignore[arg-type]
     return run, results(run, 7)[0]
@@ -119,11 +134,35 @@ def test_answers_are_compared_with_another_models_in_both_ways_and_the_files_giv
     assert wins.estimates["after"].value == pytest.approx(rates.rate.mean.value)
 
 
+def test_marks_are_summed_over_both_orders_and_what_these_agree_on_stands_beside(tmp_path: Path) -> None:
+    other, _ = evaluated(tmp_path / "other", "writes-english", task="vicuna", path=VICUNA)
+    (outputs,) = export_alpaca_eval(other, tmp_path / "files", 7, CONSOLE)
+    run, result = evaluated(tmp_path / "model", "knows-languages", outputs, "marks", "vicuna", VICUNA)
+    found = result.judged
+    assert found is not None and found.overall.rate is not None and found.overall.agreed_rate is not None
+    assert found.overall.rate.mean.value == 1, "one point more is a win"
+    assert found.overall.agreed_rate.mean.value == 0.5, "in the other order it is a tie"
+    console = Console(width=240, file=io.StringIO(), record=True)
+    print_judged(found, "vicuna", "knows-languages", console)
+    told = console.export_text()
+    assert "agreed win rate" in told and "the greater sum of marks over both orders wins" in told
+    *_, annotations = export_alpaca_eval(run, tmp_path / "files", 7, CONSOLE)
+    same_rate(score_winrate(annotations, 7).result.rate, found.overall.rate)
+
+
 def test_a_judge_that_fails_its_examination_gives_no_win_rate_and_no_annotations(tmp_path: Path, reference: Path) -> None:
     run, result = evaluated(tmp_path / "model", "knows-languages", reference, judge="coin")
     assert result.judged is not None and result.judged.overall.rate is None and result.judged.overall.gated_rate is None
     assert "failed its examination" in str(result.judged.overall.withheld)
     assert [path.name for path in export_alpaca_eval(run, tmp_path / "files", 7, CONSOLE)] == ["model_outputs.json"]
+
+
+def test_answers_that_wait_for_their_judge_are_told(tmp_path: Path, reference: Path) -> None:
+    run, _ = evaluated(tmp_path / "model", "knows-languages", reference)
+    shutil.rmtree(run.root / "judged" / "xl_alpacaeval_model")
+    for read in (lambda: results(run, 7), lambda: compare([Arm(name, "model", (run.root,)) for name in ("one", "two")], 7)):
+        with pytest.raises(UserError, match="is not finished; run the same command again"):
+            read()
 
 
 def test_another_judge_is_refused_before_its_examination_replaces_the_first_ones(tmp_path: Path, reference: Path) -> None:

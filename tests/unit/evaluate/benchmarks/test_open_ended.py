@@ -148,7 +148,6 @@ def test_going_round_in_circles_is_seen() -> None:
         ("m_alpacaeval", ["de", "sw"], {}, r"no part of it is in sw \(there are: de, pt\)"),
         ("m_alpacaeval", ["de"], {"split": "german"}, "`split` is not wanted"),
         ("language_confusion", ["th"], {}, "no file monolingual/SOURCE/th.csv"),
-        ("vicuna", ["gsw"], {}, "'gsw' cannot be judged"),
         ("vicuna", ["de"], {"num_shots": 3}, "num_shots changes nothing: vicuna takes no examples"),
         ("xquad", ["de"], {"path": FIXTURES, "temperature": 0.7}, "temperature changes nothing: xquad counts the likeliest answer"),
     ],
