@@ -42,7 +42,7 @@ class Model(Strict):
     max_model_len: int = Field(4096, gt=0)
     """Longest prompt and answer together, in tokens."""
     gpus: Annotated[float, EXECUTION] = Field(0, ge=0)
-    """GPUs of one replica; 0 runs on CPU."""
+    """GPUs of one replica; 0 runs on CPU, for which vLLM is to be its build for CPU."""
     cpus: Annotated[float, EXECUTION] = Field(1, ge=0)
     """CPUs that one replica is reckoned to hold, also while nobody asks it; 0 lets it share its machine with a training."""
     threads: Annotated[int | None, EXECUTION] = Field(None, gt=0)
