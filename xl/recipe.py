@@ -48,7 +48,7 @@ class Model(Strict):
     threads: Annotated[int | None, EXECUTION] = Field(None, gt=0)
     """Threads of one replica on CPU; by default as many as its machine has cores."""
     replicas: Annotated[tuple[int, int], EXECUTION] = (1, 1)
-    """Fewest and most copies of the engine."""
+    """Fewest and most copies of the engine. A run waits for the fewest; it has more where machines have room and it has rows for them."""
     tensor_parallel: Annotated[int, EXECUTION] = Field(1, gt=0)
     max_num_seqs: Annotated[int, EXECUTION] = Field(64, gt=0)
     """Sequences that one replica works on at once."""
