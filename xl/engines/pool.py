@@ -165,9 +165,9 @@ class _EngineHost:
             ray.kill(engine)
             fleet.most = max(fleet.model.replicas[0], len(fleet.engines))
 
-    def has(self, key: str) -> bool:
-        """Whether engines of this model are there."""
-        return key in self._fleets
+    def keys(self) -> set[str]:
+        """Of the models whose engines are there."""
+        return set(self._fleets)
 
     async def close(self) -> None:
         """End all engines."""
