@@ -11,6 +11,8 @@ from unittest import mock
 from tests.support import ROOT
 
 NUM_CPUS = 4
+NUM_GPUS = 2
+"""Ray counts them, and nothing computes there."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def main() -> None:
     os.environ.update(QUIET)
     import ray
 
-    context = ray.init(address="local", num_cpus=NUM_CPUS, include_dashboard=False, log_to_driver=False)
+    context = ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=NUM_GPUS, include_dashboard=False, log_to_driver=False)
     print("ADDRESS", context.address_info["gcs_address"], flush=True)
     sys.stdin.read()
     ray.shutdown()

@@ -266,22 +266,29 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
     # Ray Data fuses steps that want the same of Ray, and a fused reader would feed its worker at most four tables at once. So the reader
     # says something of its own, which is the default: a worker process may read without end.
     data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", num_cpus=0, max_calls=0)
-    data = data.map_batches(RowWorker, fn_constructor_args=(plan,), batch_size=None, batch_format="pyarrow", **_workers(plan))
+    data = data.map_batches(RowWorker, fn_constructor_args=(plan,), batch_size=None, batch_format="pyarrow", **_workers(plan, shards))
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
 
 
-def _workers(plan: Plan) -> dict[str, Any]:
-    """How many workers, and how many tables of rows each has under way."""
+def _workers(plan: Plan, shards: list[InputShard]) -> dict[str, Any]:
+    """How many workers, and how many tables of rows each has under way. Each engine has a worker of its own.
+
+    Ray Data would start further workers only when those there are have nearly twice as many tables as they can walk; so how many there
+    are is settled here: as many as there is room for, and as the rows can keep busy.
+    """
     import ray
 
     if plan.model is None:
         num_workers = max(1, int(ray.available_resources().get("CPU", 1)))
         return {"num_cpus": 1, "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, max_tasks_in_flight_per_actor=2)}
     concurrency = num_calls(plan.model)
-    low, high = (1, 1) if plan.model.engine == "openai" else plan.model.replicas
+    num_workers = 1
+    if plan.model.engine != "openai":
+        busy = -(-sum(shard.num_rows for shard in shards) // (concurrency * ENGINE_PARCEL_ROWS))
+        num_workers = ray.get(plan.host.begin_execution.remote(plan.engine_key, min(busy, plan.model.replicas[1])))
     pool = ray.data.ActorPoolStrategy(
-        min_size=low, max_size=high, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
+        size=num_workers, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
     )
     return {"num_cpus": 0, "compute": pool}
 

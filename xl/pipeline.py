@@ -26,6 +26,12 @@ from xl.train.settings import Train
 Role = tuple[Model, ResolvedModel]
 """A model of the recipe, and where its weights are."""
 
+ONE_CPU = {"CPU": 1.0}
+"""What a step without a model cannot do without; with more it does more at once."""
+
+SETTLING_SECONDS = 3.0
+"""What has just ended is still counted as taken for a moment; only what lasts longer stands in the way."""
+
 
 def find_model(model: Model) -> ResolvedModel:
     """Where a model's weights are; an endpoint's model has none. Raises UserError for a model that is not there."""
@@ -54,7 +60,7 @@ class Engines:
 
     def open(self, plan: Any, role: Role) -> Any:
         """The plan with its model and, for engines of our own, the host that keeps them, started and warm."""
-        from xl.engines.pool import start_host
+        from xl.engines.pool import needs_of, start_host
         from xl.worker import open_engine
 
         model, resolved = role
@@ -63,7 +69,7 @@ class Engines:
         if model.engine != "openai":
             if self.host is None:
                 self.host = start_host()
-            self.make_room({"CPU": model.cpus * model.replicas[0], "GPU": model.gpus * model.replicas[0]}, key)
+            self.make_room(needs_of(model), model.replicas[0], key)
         plan = replace(plan, model=model, resolved=resolved, engine_key=key, host=self.host)
         started = time.monotonic()
         with self._console.status(f"starting the engine of {model.model}"):
@@ -72,19 +78,28 @@ class Engines:
             self._console.print(f"engine of {model.model} ready after {left(time.monotonic() - started)}", highlight=False)
         return replace(plan, resolved=replace(resolved, chat=chat))
 
-    def make_room(self, needs: Mapping[str, float], key: str | None = None) -> None:
-        """End the engines of all models but `key` if what they hold is needed. On a cluster that can still grow, this may be too early."""
+    def make_room(self, needs: Mapping[str, float], count: int = 1, key: str | None = None) -> None:
+        """End the engines of all models but `key` unless there is room for `count` processes, each of which wants `needs` of one machine.
+
+        On a cluster that can still grow, this may be too early.
+        """
         import ray
 
-        if self.host is None or (key is not None and ray.get(self.host.has.remote(key))):
+        from xl.engines.pool import num_that_fit
+
+        keys = ray.get(self.host.keys.remote()) if self.host else set()
+        if not keys or key in keys:
             return
-        free = ray.available_resources()
-        if any(free.get(resource, 0.0) < amount for resource, amount in needs.items()):
-            ray.get(self.host.close.remote())
+        end = time.monotonic() + SETTLING_SECONDS
+        while num_that_fit(needs, count) < count:
+            if time.monotonic() > end:
+                ray.get(self.host.close.remote())
+                return
+            time.sleep(0.1)
 
     def make_room_for(self, training: Train) -> None:
         """End the engines if a training needs what they hold."""
-        self.make_room({"CPU": training.workers * training.cpus_per_worker, "GPU": training.workers * training.gpus_per_worker})
+        self.make_room({"CPU": training.cpus_per_worker, "GPU": training.gpus_per_worker}, training.workers)
 
     def close(self) -> None:
         """End all engines."""
@@ -173,6 +188,8 @@ class Pipeline:
             return
         if (role := next((stage.model for stage in stages if stage.model), None)) and (player := self._player(role)):
             plan = self.engines.open(plan, player)
+        else:
+            self.engines.make_room(ONE_CPU)
         name = " + ".join(stage.name for stage in stages)
         started = time.monotonic()
         with StageProgress(self.console, name, sum(shard.num_rows for shard in todo)) as progress:
@@ -196,6 +213,7 @@ class Pipeline:
         if info.get("input") == marker and all(store.path(shard.name).exists() for shard in shards):
             return
         self.run.write_stage_info(stage.name, {**info, "input": None})
+        self.engines.make_room(ONE_CPU)
         started = time.monotonic()
         with StageProgress(self.console, stage.name, sum(shard.num_rows for shard in shards)) as progress:
             run_whole(stage, store, before, shards, schema, progress)

@@ -42,13 +42,13 @@ class Model(Strict):
     max_model_len: int = Field(4096, gt=0)
     """Longest prompt and answer together, in tokens."""
     gpus: Annotated[float, EXECUTION] = Field(0, ge=0)
-    """GPUs of one replica; 0 runs on CPU."""
+    """GPUs of one replica; 0 runs on CPU, for which vLLM is to be its build for CPU."""
     cpus: Annotated[float, EXECUTION] = Field(1, ge=0)
     """CPUs that one replica is reckoned to hold, also while nobody asks it; 0 lets it share its machine with a training."""
     threads: Annotated[int | None, EXECUTION] = Field(None, gt=0)
     """Threads of one replica on CPU; by default as many as its machine has cores."""
     replicas: Annotated[tuple[int, int], EXECUTION] = (1, 1)
-    """Fewest and most copies of the engine."""
+    """Fewest and most copies of the engine. A run waits for the fewest; it has more where machines have room and it has rows for them."""
     tensor_parallel: Annotated[int, EXECUTION] = Field(1, gt=0)
     max_num_seqs: Annotated[int, EXECUTION] = Field(64, gt=0)
     """Sequences that one replica works on at once."""

@@ -25,7 +25,7 @@ from xl.folder import RunFolder, plain
 from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, role_trainings
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import SourceFile
-from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
+from xl.pipeline import ONE_CPU, Engines, Pipeline, Role, find_model, tuned_role
 from xl.recipe import PageRecipe, Recipe
 from xl.records import PAGE_SCHEMA, Row
 from xl.settings import semantic
@@ -287,6 +287,7 @@ def _take_pages(job: Job, recipe: PageRecipe) -> list[str]:
     from xl.execute import parallel
     from xl.worker import FromManifest
 
+    job.engines.make_room(ONE_CPU)
     manifest = make_manifest(job.run.manifest, job.files, recipe.pages, recipe.page_languages, job.options.limit, parallel)
     _check_disk(job, manifest)
     job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)

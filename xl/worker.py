@@ -5,7 +5,6 @@ shard are committed, so the driver's memory does not grow with the pages.
 """
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -207,8 +206,7 @@ async def open_engine(plan: Plan) -> Any:
 
     from xl.engines.pool import PooledEngine
 
-    worker = ray.get_runtime_context().get_actor_id() or f"driver-{time.monotonic_ns()}"
-    engine = PooledEngine(plan.host, plan.engine_key, model, plan.resolved, worker)
+    engine = PooledEngine(plan.host, plan.engine_key, model, plan.resolved, ray.get_runtime_context().get_actor_id())
     await engine.connect()
     return engine
 

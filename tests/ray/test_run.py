@@ -184,10 +184,11 @@ def test_random_kills_lose_and_double_no_row(tmp_path: Path) -> None:
     assert kills.total() == 3
 
 
-def test_a_run_continues_on_two_cpus(tmp_path: Path) -> None:
+def test_two_models_take_turns_on_two_cpus_and_a_run_continues_there(tmp_path: Path) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 64))
     data = yaml.safe_load(path.read_text())
     data["models"]["writer"] |= {"delay_seconds": 0.5, "max_num_seqs": 8}
+    data["models"]["rater"] = {"model": "scripted", "engine": "scripted"}
     path.write_text(yaml.safe_dump(data))
     arguments = command("run", path, "--out", tmp_path / "run", "--num-cpus", "2")
     driver = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)

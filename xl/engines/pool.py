@@ -1,16 +1,17 @@
 """Engines as Ray actors that outlive the stages which ask them.
 
 Starting an engine costs a minute, so engines do not belong to a stage's workers. A host keeps them by model, hands one to each
-worker that asks for it, replaces one that died, and ends all of them when the run is over.
+worker that asks for it, starts further ones where there is room, replaces one that died, and ends all of them when the run is over.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayActorError
 
 from xl.ask import EngineDied
@@ -29,6 +30,9 @@ MAX_ENGINE_DEATHS = 5
 
 MAX_FAILED_STARTS = 5
 """Engines of one model in a row that may die while they load: a model that cannot run here must not be tried for hours."""
+
+PLACING_SECONDS = 60
+"""An engine beyond the fewest that finds no machine in this time is given up: something else took the room that there was."""
 
 
 class _EngineActor:
@@ -79,77 +83,133 @@ class _EngineActor:
 class _Fleet:
     """The engines of one model."""
 
+    model: Model
+    resolved: ResolvedModel
     engines: dict[str, Any] = field(default_factory=dict)
-    worker_of: dict[str, str] = field(default_factory=dict)
+    engine_of: dict[str, str] = field(default_factory=dict)
+    """Names of the engines that the workers of this execution have."""
+    most: int = 1
+    """Engines that this execution may have."""
     num_starts: int = 0
     num_failed_starts: int = 0
     """In a row, up to now."""
+
+    def start(self) -> str:
+        """Start an engine; returns its name."""
+        name = f"engine-{self.num_starts}"
+        self.num_starts += 1
+        options = {"num_cpus": self.model.cpus, "num_gpus": self.model.gpus, "max_concurrency": 10_000, "max_restarts": 0}
+        self.engines[name] = ray.remote(_EngineActor).options(**options).remote(self.model, self.resolved)
+        return name
 
 
 class _EngineHost:
     """Owns the engines of a run; they end with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, placing_seconds: float) -> None:
+        self._placing_seconds = placing_seconds
         self._fleets: dict[str, _Fleet] = {}
 
-    async def engine_for(
-        self, worker: str, key: str, model: Model, resolved: ResolvedModel, dead: str | None = None, failed_start: str | None = None
-    ) -> tuple[str, Any] | UserError:
-        """An engine for a worker: the one it had, the least busy one, or a new one while fewer than the most allowed are there.
+    async def begin_execution(self, key: str, wanted: int) -> int:
+        """Forget the workers of the execution before; returns how many engines the new one may have.
 
-        `dead` names an engine that the worker found dead; it is replaced once, however many workers report it. `failed_start` is the
-        reason if it died before it was ready.
+        These are at least the fewest of the recipe, and of those `wanted` as many as are there or find room.
         """
-        fleet = self._fleets.setdefault(key, _Fleet())
+        fleet = self._fleets[key]
+        fleet.engine_of.clear()
+        further = num_that_fit(needs_of(fleet.model), max(0, wanted - len(fleet.engines)))
+        fleet.most = max(fleet.model.replicas[0], len(fleet.engines) + further)
+        return fleet.most
+
+    async def engine_for(
+        self,
+        worker: str | None,
+        key: str,
+        model: Model,
+        resolved: ResolvedModel,
+        dead: str | None = None,
+        failed_start: str | None = None,
+    ) -> tuple[str, Any] | UserError:
+        """An engine for a worker: the one it had, one that no worker has, a new one while there may be more, or the least busy one.
+
+        A driver is no worker (None): it only wants to know that an engine is up. `dead` names an engine that was found dead; it is
+        replaced once, however many workers report it. `failed_start` is the reason if it died before it was ready.
+        """
+        fleet = self._fleets.setdefault(key, _Fleet(model, resolved))
         if dead is not None and (gone := fleet.engines.pop(dead, None)) is not None:
             ray.kill(gone)
             fleet.num_failed_starts = fleet.num_failed_starts + 1 if failed_start else 0
         if fleet.num_failed_starts >= MAX_FAILED_STARTS:
             return UserError(f"models: the engine of {model.model!r} failed to start {MAX_FAILED_STARTS} times in a row: {failed_start}")
-        name = fleet.worker_of.get(worker)
-        if name is None or name not in fleet.engines:
-            if len(fleet.engines) < model.replicas[1]:
-                if fleet.num_starts >= MAX_ENGINE_STARTS:
-                    return UserError(f"models: the engine of {model.model!r} died {fleet.num_starts} times; Ray's log of this run says why")
-                name = f"engine-{fleet.num_starts}"
-                fleet.num_starts += 1
-                options = {"num_cpus": model.cpus, "num_gpus": model.gpus, "max_concurrency": 10_000, "max_restarts": 0}
-                fleet.engines[name] = ray.remote(_EngineActor).options(**options).remote(model, resolved)
-            else:
-                load = Counter(fleet.worker_of.values())
-                name = min(fleet.engines, key=lambda engine: load[engine])
-            fleet.worker_of[worker] = name
-        return name, fleet.engines[name]
+        name = fleet.engine_of.get(worker) if worker else None
+        if name is not None and name in fleet.engines:
+            return name, fleet.engines[name]
+        load = Counter(fleet.engine_of.values())
+        least_busy = min(fleet.engines, key=lambda engine: load[engine], default=None)
+        is_new = least_busy is None or (worker is not None and load[least_busy] > 0 and len(fleet.engines) < fleet.most)
+        if is_new and fleet.num_starts >= MAX_ENGINE_STARTS:
+            return UserError(f"models: the engine of {model.model!r} died {fleet.num_starts} times; Ray's log of this run says why")
+        name = least_busy if least_busy and not is_new else fleet.start()
+        if worker:
+            fleet.engine_of[worker] = name
+        engine = fleet.engines[name]
+        if is_new and len(fleet.engines) > model.replicas[0]:
+            await self._place(fleet, name)
+        return name, engine
 
-    def has(self, key: str) -> bool:
-        """Whether engines of this model are there."""
-        return key in self._fleets
+    async def _place(self, fleet: _Fleet, name: str) -> None:
+        """Give an engine up that no machine has room for after all. Its worker finds it dead, and asks for another one."""
+        up = asyncio.ensure_future(_answered(fleet.engines[name].__ray_ready__.remote()))
+        placed, _ = await asyncio.wait([up], timeout=self._placing_seconds)
+        if not placed and (engine := fleet.engines.pop(name, None)) is not None:
+            ray.kill(engine)
+            fleet.most = max(fleet.model.replicas[0], len(fleet.engines))
+
+    def keys(self) -> set[str]:
+        """Of the models whose engines are there."""
+        return set(self._fleets)
 
     async def close(self) -> None:
         """End all engines."""
         engines = [engine for fleet in self._fleets.values() for engine in fleet.engines.values()]
-        await asyncio.wait([asyncio.ensure_future(_close(engine)) for engine in engines], timeout=20) if engines else None
+        closing = [asyncio.ensure_future(_answered(engine.close.remote())) for engine in engines]
+        await asyncio.wait(closing, timeout=20) if closing else None
         for engine in engines:
             ray.kill(engine)
         self._fleets.clear()
 
 
-async def _close(engine: Any) -> None:
+async def _answered(answer: Any) -> None:
+    """Wait for an engine's answer, or its death."""
     try:
-        await engine.close.remote()
+        await answer
     except RayActorError:
         return
 
 
-def start_host() -> Any:
+def needs_of(model: Model) -> dict[str, float]:
+    """What one engine of a model holds, in Ray's words."""
+    return {"CPU": model.cpus, "GPU": model.gpus}
+
+
+def num_that_fit(needs: Mapping[str, float], most: int) -> int:
+    """How many processes, at most `most`, the cluster has room for now, each of which wants so much of one machine."""
+    rooms = [
+        min((int(round(free.get(resource, 0.0) / amount, 4)) for resource, amount in needs.items() if amount), default=most)
+        for free in available_resources_per_node().values()
+    ]
+    return min(most, sum(rooms))
+
+
+def start_host(placing_seconds: float = PLACING_SECONDS) -> Any:
     """The run's engine host, as an actor handle."""
-    return ray.remote(_EngineHost).options(num_cpus=0, max_concurrency=1_000).remote()
+    return ray.remote(_EngineHost).options(num_cpus=0, max_concurrency=1_000).remote(placing_seconds)
 
 
 class PooledEngine:
     """An engine of the host's, seen from a worker."""
 
-    def __init__(self, host: Any, key: str, model: Model, resolved: ResolvedModel, worker: str) -> None:
+    def __init__(self, host: Any, key: str, model: Model, resolved: ResolvedModel, worker: str | None) -> None:
         self._host, self._key, self._model, self._resolved, self._worker = host, key, model, resolved, worker
         self.name: str | None = None
         self.chat = False

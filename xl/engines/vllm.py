@@ -17,10 +17,9 @@ class VLLMEngine:
     """
 
     def __init__(self, model: Model, path: str, chat: bool | None = None) -> None:
-        on_cpu = model.gpus == 0
-        if on_cpu:
+        if model.gpus == 0:
             set_cpu_environment(model)
-        require("vllm", "cpu" if on_cpu else "gpu")
+        require_vllm(model)
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -92,6 +91,16 @@ class VLLMEngine:
         except ValueError as error:
             raise RequestFailed(f"vLLM refuses the request: {error}") from None
         return outputs[-1]
+
+
+def require_vllm(model: Model) -> None:
+    """Raise UserError unless vLLM is installed, and for a model without GPUs its build for CPU: another would take a GPU unasked."""
+    require("vllm", "gpu" if model.gpus else "cpu")
+    if model.gpus == 0:
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            raise UserError(f"models: {model.model!r} has `gpus: 0`, and this vLLM is not built for CPU: set `gpus: 1`, or install xl[cpu]")
 
 
 def set_cpu_environment(model: Model) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xl.engines.models import ResolvedModel, prepare, resolve
-from xl.engines.vllm import cpu_environment, engine_arguments
+from xl.engines.vllm import cpu_environment, engine_arguments, require_vllm
 from xl.errors import UserError, require
 from xl.serving.backend import Head, Reply, Unavailable
 from xl.serving.gateway import build_gateway
@@ -39,7 +39,7 @@ def model_application(name: str, serving: Serving) -> Any:
         from xl.serving.scripted import ScriptedReplica
 
         return serve.deployment(ScriptedReplica, name=deployment_name(name), **options).bind(model.delay_seconds)
-    require("vllm", "cpu" if model.gpus == 0 else "gpu")
+    require_vllm(model)
     from ray.serve.llm import LLMConfig, build_llm_deployment
 
     from xl.serving.llm import LLMReplica

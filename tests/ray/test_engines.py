@@ -1,0 +1,79 @@
+"""Engines of one model on as many GPUs as there are, as Ray counts them."""
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import STAGES
+from tests.cluster import NUM_GPUS
+from tests.support import assert_balanced, german_pages, recipe, succeeded, wait_for, xl
+from xl.execute import ray_session
+from xl.pipeline import find_model
+from xl.recipe import Model
+
+pytestmark = pytest.mark.ray
+
+WRITER = {"model": "scripted", "engine": "scripted", "gpus": 1, "replicas": [1, NUM_GPUS + 1], "max_num_seqs": 4}
+
+
+def test_a_run_that_may_have_more_engines_than_there_are_gpus_ends(tmp_path: Path, join: list[str]) -> None:
+    pages = german_pages(tmp_path / "in", 150)
+    path = recipe(tmp_path / "recipe.yaml", pages, models={"writer": {**WRITER, "delay_seconds": 0.2}})
+    succeeded(xl("run", path, "--out", tmp_path / "run", *join, timeout=150))
+    assert_balanced(tmp_path / "run", STAGES)
+
+
+@pytest.fixture(scope="module")
+def ray(join: list[str]) -> Iterator[Any]:
+    with ray_session(join[1]) as session:
+        yield session
+
+
+def connected(host: Any, *workers: str | None, key: str = "writer") -> list[Any]:
+    """Engines as these workers see them, None being a driver."""
+    from xl.engines.pool import PooledEngine
+
+    model = Model.model_validate(WRITER)
+    engines = [PooledEngine(host, key, model, find_model(model), worker) for worker in workers]
+
+    async def connect() -> None:
+        await asyncio.gather(*(engine.connect() for engine in engines))
+
+    asyncio.run(connect())
+    return engines
+
+
+def new_workers(number: int) -> list[str]:
+    return [uuid.uuid4().hex for _ in range(number)]
+
+
+def test_every_gpu_has_an_engine_and_every_engine_a_worker_also_after_a_death(ray: Any) -> None:
+    from xl.engines.pool import start_host
+
+    host = start_host()
+    connected(host, None)
+    wait_for(lambda: ray.get(host.begin_execution.remote("writer", NUM_GPUS + 1)) == NUM_GPUS)
+    found = connected(host, *new_workers(NUM_GPUS + 1))
+    assert {engine.name for engine in found} == {f"engine-{n}" for n in range(NUM_GPUS)}, "the one that the driver started is among them"
+
+    asyncio.run(found[0].connect(dead=found[0].name))
+    connected(host, None)
+    ray.get(host.begin_execution.remote("writer", NUM_GPUS))
+    assert len({engine.name for engine in connected(host, *new_workers(NUM_GPUS))}) == NUM_GPUS, "workers that are gone count for nothing"
+    ray.get(host.close.remote())
+
+
+def test_an_engine_whose_room_something_else_took_is_not_waited_for(ray: Any) -> None:
+    from xl.engines.pool import start_host
+
+    host = start_host(placing_seconds=1)
+    connected(host, None)
+    wait_for(lambda: ray.get(host.begin_execution.remote("writer", NUM_GPUS + 1)) == NUM_GPUS)
+    for other in range(NUM_GPUS - 1):
+        connected(host, None, key=f"other-{other}")
+    assert {engine.name for engine in connected(host, *new_workers(NUM_GPUS))} == {"engine-0"}
+    ray.get(host.close.remote())
