@@ -15,19 +15,21 @@ from xl.train.metrics import read_metrics
 from xl.train.prompts import give_chat_template
 from xl.train.settings import Train
 from xl.train.tokens import read_summary, stop_ids
+from xl.train.workers import by_main_worker
 from xl.train.zero import gathered_weights
 
 GENERATION = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "no_repeat_ngram_size": 6, "max_new_tokens": 2048}
 """How answers are drawn unless a request says otherwise (X-Instruction's evaluation, METHODS.md §1)."""
 
 
-def export(engine: Any, job: Job) -> None:
+def export(engine: Any, job: Job, patient: Any) -> None:
     """Write the model. All workers must call it; the main one writes."""
+    weights = gathered_weights(engine, only_trained=job.settings.tune == "lora")
+    by_main_worker(patient, lambda: _write(engine.module.model, weights, job))
+
+
+def _write(tuned: Any, weights: dict[str, torch.Tensor], job: Job) -> None:
     is_lora = job.settings.tune == "lora"
-    weights = gathered_weights(engine, only_trained=is_lora)
-    if torch.distributed.get_rank() != 0:
-        return
-    tuned = engine.module.model
     if is_lora:
         with _folder(job.adapter_folder) as folder:
             tuned.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
@@ -76,7 +78,6 @@ def _write_companions(folder: Path, job: Job, is_adapter: bool) -> None:
 def _folder(target: Path) -> Iterator[Path]:
     """A folder to write into, put in place by one rename when it is whole."""
     aside = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     yield aside
     for path in aside.iterdir():

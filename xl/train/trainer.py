@@ -97,13 +97,15 @@ def _run_here(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Non
     """This process is a worker; the first one prepares the folder for all."""
     torch = require("torch", "train")
     choose_device(job.settings)
-    from xl.train.loop import fit, join_workers
+    from xl.train.loop import fit
+    from xl.train.workers import join_workers, patient_group
 
     joined = torch.distributed.is_initialized()
     if not joined:
         join_workers(job.settings)
+    patient = patient_group()
     with _begun(dataset, model, job, fresh) if torch.distributed.get_rank() == 0 else nullcontext():
-        torch.distributed.barrier()
+        torch.distributed.barrier(patient)
         if not job.model_folder.exists():
             fit(job)
         torch.distributed.barrier()
@@ -139,6 +141,11 @@ def _run_on_ray(job: Job) -> None:
 
 
 def _ray_worker(config: dict[str, Job]) -> str | None:
+    """One worker's part of the training.
+
+    Returns the user's mistake where there is one. All workers must come upon it alike: only the main one's answer is heard, and a worker
+    that has returned keeps the others waiting.
+    """
     job = config["job"]
     choose_device(job.settings)
     from xl.train.loop import fit

@@ -41,6 +41,10 @@ def test_kill_9_at_a_random_step_changes_no_loss(bench: Bench, workers: int, zer
     assert bench.losses(out) == pytest.approx(undisturbed, rel=1e-6), f"worker {rank} was killed at step {step}"
 
 
+def test_workers_wait_for_a_main_one_that_exports_for_longer_than_they_wait_for_each_other(bench: Bench) -> None:
+    assert (bench.root / "slow" / "model" / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize("stages", [(3, 3, 3), (2, 1, 2)])
 def test_two_workers_then_one_then_two_go_on_from_the_universal_format(bench: Bench, stages: tuple[int, int, int]) -> None:
     out = f"moved (stages {stages})"
