@@ -91,7 +91,7 @@ def _start(job: Job, patient: Any) -> tuple[Worker, int]:
     done = progress.step if progress else 0
     universal = progress is not None and checkpoint.needs_universal(progress, settings, num_workers)
     to_convert = newest if universal else None
-    engine = zero.start_engine(job.model, settings, universal)
+    engine = zero.start_engine(job, universal)
     by_main_worker(patient, lambda: checkpoint.check_room(engine, job, done == num_steps, to_convert))
     if to_convert:
         by_main_worker(patient, lambda: checkpoint.to_universal(to_convert))
