@@ -30,9 +30,23 @@ def tiny_tokenizer() -> Any:
 
 
 def tiny_model(folder: Path, family: str = "gemma3") -> Path:
-    """A random model with tied embeddings, saved in fp32. `gemma3` alternates a sliding window of 8 tokens with full attention."""
+    """A random model with its tokenizer, saved in fp32."""
     import torch
-    from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(_config(family), dtype=torch.float32)
+    with torch.no_grad():  # away from the tiny numbers of an initialisation, so that losses move
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _config(family: str) -> Any:
+    """`gemma3` alternates a sliding window of 8 tokens with full attention, `gemma2` caps both; `gpt_neox` alone ties no embeddings."""
+    import transformers
 
     common: dict[str, Any] = {
         "vocab_size": 400,
@@ -48,19 +62,19 @@ def tiny_model(folder: Path, family: str = "gemma3") -> Path:
         "bos_token_id": 2,
     }
     layers = ["sliding_attention", "full_attention"]
-    config = (
-        Gemma3TextConfig(**common, head_dim=8, sliding_window=8, layer_types=layers, final_logit_softcapping=5.0)
-        if family == "gemma3"
-        else LlamaConfig(**common)
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():  # away from the tiny numbers of an initialisation, so that losses move
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    gemma = {**common, "head_dim": 8, "sliding_window": 8, "layer_types": layers, "final_logit_softcapping": 5.0}
+    match family:
+        case "gemma3":
+            return transformers.Gemma3TextConfig(**gemma)
+        case "gemma2":
+            return transformers.Gemma2Config(**gemma, query_pre_attn_scalar=1, attn_logit_softcapping=0.1)
+        case "llama":
+            return transformers.LlamaConfig(**common)
+        case "mixtral":
+            return transformers.MixtralConfig(**common, num_local_experts=4)
+        case "gpt_neox":
+            return transformers.GPTNeoXConfig(**{**common, "tie_word_embeddings": False})
+    raise ValueError(family)
 
 
 def tiny_dataset(path: Path, num_rows: int = 40) -> Path:

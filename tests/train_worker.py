@@ -2,12 +2,15 @@
 
 A training with `"kill": [rank, step]` loses that worker by `kill -9` when the step (counted from 1) has been computed but not yet noted.
 One with `"answers": true` leaves the greedy answers of the model as it is in memory in `answers.json`, before it is exported.
+One with `"slow": true` exports for longer than workers have for what they do together.
 """
 
 import json
 import os
 import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from xl.train.job import Job
 from xl.train.metrics import StepMetrics
 from xl.train.settings import Train
 from xl.train.trainer import choose_device, train
+from xl.train.workers import join_workers
 
 _step, _export = loop._step, loop.export
 
@@ -28,12 +32,14 @@ def main(folder: Path, trainings: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     first = Train(**trainings[0]["settings"])
     choose_device(first)
-    loop.join_workers(first)
+    join_workers(first)
     for training in trainings:
         loop._step = _killing(*training["kill"]) if "kill" in training else _step
-        loop.export = _answering if training["answers"] else _export
+        loop.export = _answering if training["answers"] else _slow if training["slow"] else _export
         settings = Train(**training["settings"])
-        train(folder / "pairs.jsonl", resolve(str(folder / training["base"])), folder / training["out"], settings, use_ray=False)
+        base, revision = training["base"], training["revision"]
+        model = resolve(base, revision) if revision else resolve(str(folder / base))
+        train(folder / "pairs.jsonl", model, folder / training["out"], settings, use_ray=False)
 
 
 def _killing(rank: int, last_step: int) -> Any:
@@ -46,10 +52,17 @@ def _killing(rank: int, last_step: int) -> Any:
     return step
 
 
-def _answering(engine: Any, job: Job) -> None:
+def _answering(engine: Any, job: Job, patient: Any) -> None:
     engine.eval()
     (job.out / "answers.json").write_text(json.dumps(greedy(engine.module.model, prompts_of(job.tokens))), "utf-8")
-    _export(engine, job)
+    _export(engine, job, patient)
+
+
+def _slow(engine: Any, job: Job, patient: Any) -> None:
+    torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=1))
+    if torch.distributed.get_rank() == 0:
+        time.sleep(3)
+    _export(engine, job, patient)
 
 
 if __name__ == "__main__":

@@ -28,19 +28,30 @@ SETTINGS: dict[str, Any] = {
 Training = dict[str, Any]
 
 
-def training(out: str, kill: tuple[int, int] | None = None, base: str = "base", answers: bool = False, **changes: Any) -> Training:
+def training(
+    out: str,
+    kill: tuple[int, int] | None = None,
+    base: str = "base",
+    revision: str | None = None,
+    answers: bool = False,
+    slow: bool = False,
+    **changes: Any,
+) -> Training:
     """A training for `run_trainings`, ten steps in fp32 unless changed.
 
-    `base` is the folder of the model to begin with. With `answers` the trained model's own greedy answers go to `answers.json`.
+    `base` is the folder of the model to begin with, or with a `revision` its hub id. With `answers` the trained model's own greedy answers
+    go to `answers.json`; the export of a `slow` one takes longer than workers wait for each other.
     """
-    return {"out": out, "base": base, "answers": answers, "settings": {**SETTINGS, **changes}, **({"kill": kill} if kill else {})}
+    how = {"base": base, "revision": revision, "answers": answers, "slow": slow, **({"kill": kill} if kill else {})}
+    return {"out": out, **how, "settings": {**SETTINGS, **changes}}
 
 
 def run_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bool = False) -> str:
-    """Train one after another on `root/pairs.jsonl`; what was printed. `killed`: the run is expected to die."""
+    """Train one after another on `root/pairs.jsonl`; what was printed. `killed`: the run is expected to die. The hub is `root/hub`."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
     command = [sys.executable, *launcher, "-m", "tests.train_worker", str(root), json.dumps(trainings)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    env |= {"HF_HUB_CACHE": str(root / "hub"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=env, cwd=ROOT)
     output = done.stdout[-2000:] + done.stderr[-6000:]
     assert (done.returncode == -signal.SIGKILL or "SIGKILL" in output) if killed else done.returncode == 0, output

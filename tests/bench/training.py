@@ -159,6 +159,7 @@ def ours(model: str, out: Path, setting: Setting) -> Trained:
     from xl.train.job import Job
     from xl.train.settings import Train
     from xl.train.trainer import choose_device
+    from xl.train.workers import join_workers
 
     settings = Train(
         epochs=setting.size.epochs,
@@ -179,7 +180,7 @@ def ours(model: str, out: Path, setting: Setting) -> Trained:
         clock.losses.append(metrics.loss)
         return metrics
 
-    loop.join_workers(settings)
+    join_workers(settings)
     with mock.patch.object(loop, "_step", timed), mock.patch.object(checkpoint, "save"), mock.patch.object(loop, "export"):
         loop.fit(Job(model, setting.model, out, settings))
     return clock.result(setting.device)

@@ -77,6 +77,8 @@ class ResolvedModel:
     digest: str
     licence: str | None
     chat: bool | None
+    revision: str = "main"
+    """Branch, tag or commit of a hub id."""
 
 
 def cache_folder() -> Path:
@@ -99,7 +101,8 @@ def resolve(name: str, revision: str | None = None) -> ResolvedModel:
         return ResolvedModel(name, str(folder.resolve()), folder_digest(folder), None, None)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"models: no model folder {name!r}")
-    return ResolvedModel(name, name, f"hub:{name}@{revision or 'main'}", None, None)
+    revision = revision or "main"
+    return ResolvedModel(name, name, f"hub:{name}@{revision}", None, None, revision)
 
 
 def folder_digest(folder: Path) -> str:

@@ -53,11 +53,10 @@ def read_progress(checkpoint: Path) -> Progress:
     return Progress(**json.loads((checkpoint / "progress.json").read_text("utf-8")))
 
 
-def save(engine: Any, folder: Path, progress: Progress, keep: int) -> None:
-    """Write a checkpoint and drop all but the newest `keep`. All workers must call it."""
-    aside = folder / ".writing"
+def save(engine: Any, job: Job, progress: Progress) -> None:
+    """Write a checkpoint and drop all but the newest few. All workers must call it."""
+    aside = job.checkpoints / ".writing"
     if torch.distributed.get_rank() == 0:
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
     torch.distributed.barrier()
     engine.save_checkpoint(str(aside), tag="state", save_latest=False, exclude_frozen_parameters=True)
@@ -65,31 +64,49 @@ def save(engine: Any, folder: Path, progress: Progress, keep: int) -> None:
     if torch.distributed.get_rank() == 0:
         (aside / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
         _sync(aside)
-        target = folder / f"step-{progress.step:08d}"
+        target = job.checkpoints / f"step-{progress.step:08d}"
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+        _drop_old(job)
     torch.distributed.barrier()
 
 
-def check_room(engine: Any, job: Job) -> None:
-    """Refuse to begin a training whose checkpoints and model will not find room. All workers must call it.
+def remove_leftovers(job: Job) -> None:
+    """Remove what a kill left half written, and checkpoints that were still to be dropped. The main worker's task."""
+    for path in (job.checkpoints / ".writing", *job.checkpoints.glob("*/.universal"), *job.out.glob(".*.tmp")):
+        shutil.rmtree(path, ignore_errors=True)
+    _drop_old(job)
+
+
+def _drop_old(job: Job) -> None:
+    for old in sorted(job.checkpoints.glob("step-*"))[: -job.settings.keep]:
+        shutil.rmtree(old)
+
+
+def check_room(engine: Any, job: Job, is_done: bool, to_convert: Path | None) -> None:
+    """Refuse to go on with a training whose checkpoints and model will not find room. The main worker's task.
 
     A checkpoint holds 16 bytes a trained parameter: weights, master weights and two moments in fp32. One more than `keep` exist for a
-    moment. The model is written whole, from LoRA too.
+    moment. To convert one takes twice its size, of which half stays. The model is written whole, from LoRA too.
+
+    Args:
+        engine: the engine around the model.
+        job: the training.
+        is_done: whether the last step has its checkpoint, so that no more are written.
+        to_convert: a checkpoint that is to be converted, unless that is done.
 
     Raises:
         UserError: the disk is too full.
     """
     counted = [(getattr(one, "ds_numel", one.numel()), one.requires_grad) for one in engine.module.model.parameters()]
-    num_checkpoints = max(1, job.settings.keep + 1 - len(list(job.checkpoints.glob("step-*"))))
+    num_checkpoints = 0 if is_done else job.settings.keep + 1 - len(list(job.checkpoints.glob("step-*")))
+    if to_convert and not (to_convert / "universal").exists():
+        num_checkpoints = max(2, 1 + num_checkpoints)
     need = num_checkpoints * 16 * sum(size for size, is_trained in counted if is_trained)
     need += (2 if job.settings.precision == "bf16" else 4) * sum(size for size, _ in counted)
-    free = [free_bytes(job.out)]
-    torch.distributed.broadcast_object_list(free)
-    if need > free[0]:
-        amounts = f"the training needs about {decimal(need)} for its checkpoints and its model, and {decimal(free[0])} are free"
+    free = free_bytes(job.out)
+    if need > free:
+        amounts = f"the training needs about {decimal(need)} for its checkpoints and its model, and {decimal(free)} are free"
         raise UserError(f"{job.out}: {amounts}; free some space, choose another folder, or keep fewer checkpoints (train.keep)")
 
 
@@ -109,7 +126,7 @@ def needs_universal(progress: Progress, settings: Train, workers: int) -> bool:
 def to_universal(checkpoint: Path) -> None:
     """Convert a checkpoint for any number of workers, unless that is done (Universal Checkpointing, arXiv 2406.18820).
 
-    One worker's task.
+    The main worker's task.
     """
     from deepspeed.checkpoint import ds_to_universal
 
@@ -117,7 +134,6 @@ def to_universal(checkpoint: Path) -> None:
     if target.exists():
         return
     aside = checkpoint / ".universal"
-    shutil.rmtree(aside, ignore_errors=True)
     arguments = Namespace(
         input_folder="state",
         output_folder=aside.name,

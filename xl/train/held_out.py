@@ -15,6 +15,7 @@ from xl.train.choose import chosen_rows
 from xl.train.packing import assemble
 from xl.train.settings import Train
 from xl.train.tokens import COLUMNS, OPTIONAL_COLUMNS, chunks, open_documents, read_rows, style_name, write_documents
+from xl.train.weights import load_tokenizer, load_weights
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in (*COLUMNS, *OPTIONAL_COLUMNS)])
 
@@ -73,21 +74,21 @@ def held_out_losses(model: Path, pairs: Path, tokens: Path, settings: Train) -> 
         settings: the training's. With `gpus_per_worker` the model is run on one GPU.
 
     Raises:
-        UserError: no pair is short enough to be learned.
+        UserError: no pair is short enough to be learned, or the model cannot be loaded.
     """
-    torch, transformers = require("torch", "train"), require("transformers", "train")
+    torch = require("torch", "train")
     from xl.train.loop import on_device
     from xl.train.loss import SupervisedLoss
 
     rows = list(read_rows(pairs))
     names = {style_name(row) for row in rows}
     styles = {name: style for name, style in settings.styles.items() if name in names}
-    write_documents(rows, transformers.AutoTokenizer.from_pretrained(model), settings.max_length, styles, tokens)
+    write_documents(rows, load_tokenizer(str(model)), settings.max_length, styles, tokens)
     data = open_documents(tokens)
     torch.set_num_threads(settings.cpus_per_worker)
     device = torch.device("cuda" if settings.gpus_per_worker else "cpu")
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    causal = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa").to(device)
+    causal = load_weights(str(model), dtype).to(device)
     loss = SupervisedLoss(causal, settings.logits_chunk).eval()
     found = HeldOutLosses([], [])
     with torch.no_grad():

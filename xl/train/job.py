@@ -17,6 +17,8 @@ class Job:
     out: Path
     settings: Train
     licence: str | None = None
+    revision: str = "main"
+    """Branch, tag or commit of a hub id."""
 
     @property
     def tokens(self) -> Path:

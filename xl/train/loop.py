@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from xl.train.metrics import MetricsLog, StepMetrics
 from xl.train.packing import MicroBatch
 from xl.train.settings import Train
 from xl.train.tokens import Documents, open_documents
+from xl.train.workers import by_main_worker, patient_group
 
 _ORPHAN_SECONDS = 120
 
@@ -48,24 +48,25 @@ def fit(job: Job) -> None:
     `torch.distributed` must be initialised.
 
     Raises:
-        UserError: the architecture cannot be trained, the checkpoint cannot be continued with these settings, or there is no room for more.
+        UserError: the model cannot be trained, the checkpoint cannot be continued with these settings, or there is no room for more. All
+            workers raise it alike: one that had nothing to raise would wait for the others.
     """
     torch.set_num_threads(job.settings.cpus_per_worker)
     if job.settings.gpus_per_worker:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # else workers of one node would all speak through its first GPU
+    patient = patient_group()
     with _only_writer(job):
-        worker, done = _start(job)
+        worker, done = _start(job, patient)
         log = MetricsLog(job.out, done, job.settings.log_to) if worker.rank == 0 else None
         for step in range(done, worker.num_steps):
             metrics = _step(worker, step)
             if log:
                 log.write(metrics)
             if (step + 1) % job.settings.save_every == 0 or step + 1 == worker.num_steps:
-                checkpoint.save(worker.engine, job.checkpoints, _progress(worker, step + 1), job.settings.keep)
+                checkpoint.save(worker.engine, job, _progress(worker, step + 1))
         if log:
             log.close()
-        export(worker.engine, job)
-        torch.distributed.barrier()
+        export(worker.engine, job, patient)
 
 
 def learning_rate(step: int, num_steps: int, settings: Train) -> float:
@@ -79,33 +80,28 @@ def learning_rate(step: int, num_steps: int, settings: Train) -> float:
     return settings.learning_rate * ((1 - done) if settings.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
 
-def _start(job: Job) -> tuple[Worker, int]:
+def _start(job: Job, patient: Any) -> tuple[Worker, int]:
     """A worker with its weights, and how many steps are done already."""
     settings, rank, num_workers = job.settings, torch.distributed.get_rank(), torch.distributed.get_world_size()
     data = open_documents(job.tokens)
-    newest = _agreed(checkpoint.newest(job.checkpoints))
-    progress = checkpoint.read_progress(newest) if newest else None
-    universal = progress is not None and checkpoint.needs_universal(progress, settings, num_workers)
-    if universal and newest and rank == 0:
-        checkpoint.to_universal(newest)
-    torch.distributed.barrier()
-    engine = zero.start_engine(job.model, settings, universal)
     num_steps = packing.num_steps(len(data), settings.global_batch, settings.epochs, settings.max_steps)
-    checkpoint.check_room(engine, job)
-    if newest and progress:
+    by_main_worker(patient, lambda: checkpoint.remove_leftovers(job))
+    newest = by_main_worker(patient, lambda: checkpoint.newest(job.checkpoints))  # others may see less of an orphan's last write
+    progress = checkpoint.read_progress(newest) if newest else None
+    done = progress.step if progress else 0
+    universal = progress is not None and checkpoint.needs_universal(progress, settings, num_workers)
+    to_convert = newest if universal else None
+    engine = zero.start_engine(job, universal)
+    by_main_worker(patient, lambda: checkpoint.check_room(engine, job, done == num_steps, to_convert))
+    if to_convert:
+        by_main_worker(patient, lambda: checkpoint.to_universal(to_convert))
+    if newest:
         checkpoint.load(engine, newest, universal)
     else:
         engine.eval()
         check_architecture(engine.module, settings.packing, engine.device)
     engine.train()
-    return Worker(job, data, engine, rank, num_workers, num_steps), progress.step if progress else 0
-
-
-def _agreed(path: Path | None) -> Path | None:
-    """The main worker's answer in all workers: theirs may date from before an orphan's last write."""
-    answer = [path]
-    torch.distributed.broadcast_object_list(answer)
-    return answer[0]
+    return Worker(job, data, engine, rank, num_workers, num_steps), done
 
 
 def _step(worker: Worker, step: int) -> StepMetrics:
@@ -193,13 +189,3 @@ def _only_writer(job: Job) -> Iterator[None]:
         else:
             raise TimeoutError(f"{job.out}: the workers of an earlier training still write there after {_ORPHAN_SECONDS} seconds")
         yield
-
-
-def join_workers(settings: Train) -> None:
-    """Initialise `torch.distributed`: from torchrun's environment where there is one, else for this process alone."""
-    backend = "nccl" if settings.gpus_per_worker else "gloo"
-    os.environ.setdefault("LOCAL_RANK", "0")
-    if "WORLD_SIZE" in os.environ:
-        torch.distributed.init_process_group(backend)
-    else:
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)

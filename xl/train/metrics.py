@@ -36,6 +36,16 @@ def read_metrics(path: Path) -> list[StepMetrics]:
     return [StepMetrics(**json.loads(line)) for line in lines]
 
 
+def require_loggers(log_to: tuple[str, ...]) -> None:
+    """Make sure, before there are workers, that the main one can log: the others would wait for one that cannot.
+
+    Raises:
+        MissingExtra: a library is not installed.
+    """
+    for name in log_to:
+        require(name, {"tensorboard": "train", "wandb": "wandb"}[name])
+
+
 class MetricsLog:
     """Writes metrics to the file, and to TensorBoard and W&B where asked."""
 
@@ -50,7 +60,6 @@ class MetricsLog:
         self._tensorboard: Any = None
         self._wandb: Any = None
         if "tensorboard" in log_to:
-            require("tensorboard", "train")
             self._tensorboard = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
         if "wandb" in log_to:
             run_id = hashlib.blake2b(str(out).encode(), digest_size=8).hexdigest()

@@ -69,7 +69,7 @@ class RoleTraining:
     def model(self, folder: Path) -> ResolvedModel:
         """The model that `make_model` puts into this folder. It takes chat messages, as every exported model does."""
         path = str((folder / "training" / "model").absolute())
-        return replace(self.base, name=f"{self.base.name}, tuned", path=path, digest=self.digest, chat=True)
+        return replace(self.base, name=f"{self.base.name}, tuned", path=path, digest=self.digest, chat=True, revision="main")
 
 
 def make_model(training: RoleTraining, folder: Path, make_room: Callable[[Train], None], console: Console) -> None:

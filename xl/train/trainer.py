@@ -25,11 +25,11 @@ from xl.settings import semantic
 from xl.store import read_json, write_json
 from xl.train.choose import chosen_rows
 from xl.train.job import Job
-from xl.train.metrics import StepMetrics, read_metrics
-from xl.train.prompts import give_chat_template
+from xl.train.metrics import StepMetrics, read_metrics, require_loggers
 from xl.train.settings import Train
 from xl.train.tokens import TokenSummary, dataset_digest, read_rows, read_summary, write_documents
 from xl.train.watch import watched
+from xl.train.weights import load_tokenizer
 
 _FULL_BYTES = 1 << 20
 """A disk with less free space is full: blocks too small for what was to be written may be left."""
@@ -70,7 +70,8 @@ def train(
     Raises:
         UserError: the dataset, the settings or the folder are for the user to mend.
     """
-    job = Job(model.path, model.name, out.absolute(), settings, model.licence)
+    require_loggers(settings.log_to)
+    job = Job(model.path, model.name, out.absolute(), settings, model.licence, model.revision)
     if use_ray:
         with _begun(dataset, model, job, fresh):
             if not job.model_folder.exists():
@@ -97,13 +98,15 @@ def _run_here(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Non
     """This process is a worker; the first one prepares the folder for all."""
     torch = require("torch", "train")
     choose_device(job.settings)
-    from xl.train.loop import fit, join_workers
+    from xl.train.loop import fit
+    from xl.train.workers import join_workers, patient_group
 
     joined = torch.distributed.is_initialized()
     if not joined:
         join_workers(job.settings)
+    patient = patient_group()
     with _begun(dataset, model, job, fresh) if torch.distributed.get_rank() == 0 else nullcontext():
-        torch.distributed.barrier()
+        torch.distributed.barrier(patient)
         if not job.model_folder.exists():
             fit(job)
         torch.distributed.barrier()
@@ -139,6 +142,11 @@ def _run_on_ray(job: Job) -> None:
 
 
 def _ray_worker(config: dict[str, Job]) -> str | None:
+    """One worker's part of the training.
+
+    Returns the user's mistake where there is one. All workers must come upon it alike: only the main one's answer is heard, and a worker
+    that has returned keeps the others waiting.
+    """
     job = config["job"]
     choose_device(job.settings)
     from xl.train.loop import fit
@@ -160,9 +168,7 @@ def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterat
     """Claim the folder for this training and tokenise the dataset, unless that is done. Raises UserError."""
     out = job.out
     now = plain({"model": model.digest, "dataset": dataset_digest(dataset), "train": semantic(job.settings)})
-    if out.exists() and not (out / "train.json").exists() and any(path.name != ".lock" for path in out.iterdir()):
-        raise UserError(f"--out {out} holds other files and no training; choose an empty or a new folder")
-    out.mkdir(parents=True, exist_ok=True)
+    _claim(out)
     with locked(RunFolder(out)):
         if fresh:
             clear(out)
@@ -176,12 +182,22 @@ def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterat
         yield
 
 
+def _claim(out: Path) -> None:
+    """Make the training's folder where there is none. Raises UserError when that cannot be, or when it holds something else."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        is_foreign = not (out / "train.json").exists() and any(path.name != ".lock" for path in out.iterdir())
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror or error}") from None
+    if is_foreign:
+        raise UserError(f"--out {out} holds other files and no training; choose an empty or a new folder")
+
+
 def _tokenise(dataset: Path, model: ResolvedModel, job: Job) -> None:
-    transformers = require("transformers", "train")
     prepare(model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model.path)
-    give_chat_template(tokenizer)
-    write_documents(chosen_rows(read_rows(dataset), job.settings), tokenizer, job.settings.max_length, job.settings.styles, job.tokens)
+    tokenizer, settings = load_tokenizer(model.path, model.revision), job.settings
+    rows = chosen_rows(read_rows(dataset), settings)
+    write_documents(rows, tokenizer, settings.max_length, settings.styles, job.tokens)
 
 
 def clear(folder: Path) -> None:

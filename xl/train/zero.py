@@ -6,32 +6,36 @@ from typing import Any
 
 import torch
 
-from xl.errors import require
+from xl.errors import UserError, require
+from xl.train.job import Job
 from xl.train.loss import SupervisedLoss
 from xl.train.settings import Train
+from xl.train.weights import load_weights
 
 _BUCKET_ELEMENTS = 50_000_000
 """Gradients that are reduced in one message. DeepSpeed's default of 5e8 takes GiBs of memory for a buffer."""
 
 
-def start_engine(model: str, settings: Train, load_universal: bool) -> Any:
+def start_engine(job: Job, load_universal: bool) -> Any:
     """A DeepSpeed engine around `SupervisedLoss` around the model.
 
     Micro-batches are counted by the caller, who sets the boundary before each backward pass: a step has as many as its documents
     fill. So the accumulation steps stay at 1, and DeepSpeed scales no loss.
 
     Args:
-        model: a Hugging Face folder or hub id.
-        settings: how it is tuned.
+        job: the model, and how it is tuned.
         load_universal: whether a checkpoint in the universal format is going to be loaded.
+
+    Raises:
+        UserError: the model cannot be loaded, or has no such layers as the adapter is for.
     """
     deepspeed = require("deepspeed", "train")
     deepspeed.utils.logger.setLevel("WARNING")
     # On CPU DeepSpeed would compile a library for shared memory (minutes, and a compiler is needed), in which a killed worker's peers hang.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    config = deepspeed_config(settings, load_universal)
-    torch.manual_seed(settings.seed)  # an adapter begins with random weights
-    loss = SupervisedLoss(load_model(model, settings, config), settings.logits_chunk)
+    config = deepspeed_config(job.settings, load_universal)
+    torch.manual_seed(job.settings.seed)  # an adapter begins with random weights
+    loss = SupervisedLoss(load_model(job, config), job.settings.logits_chunk)
     trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints its memory
         engine, *_ = deepspeed.initialize(model=loss, model_parameters=trained, config=config)
@@ -64,26 +68,36 @@ def deepspeed_config(settings: Train, load_universal: bool) -> dict[str, Any]:
     }
 
 
-def load_model(model: str, settings: Train, config: dict[str, Any]) -> Any:
-    """The weights, ready to be tuned. With ZeRO 3 no worker ever holds them all."""
-    transformers = require("transformers", "train")
-    hf_deepspeed = require("transformers.integrations.deepspeed", "train")
+def load_model(job: Job, config: dict[str, Any]) -> Any:
+    """The weights, ready to be tuned. With ZeRO 3 no worker ever holds them all. Raises UserError as `start_engine` does."""
+    settings = job.settings
     # from_pretrained shares weights out as it reads them while this object lives
-    zero3 = hf_deepspeed.HfDeepSpeedConfig(config) if settings.zero == 3 else None
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
+    zero3 = require("transformers.integrations.deepspeed", "train").HfDeepSpeedConfig(config) if settings.zero == 3 else None
+    loaded = load_weights(job.model, torch.bfloat16 if settings.precision == "bf16" else torch.float32, job.revision)
     del zero3
     if settings.gradient_checkpointing:
         loaded.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return _with_adapter(loaded, settings) if settings.tune == "lora" else loaded
+    return _with_adapter(loaded, job) if settings.tune == "lora" else loaded
 
 
-def _with_adapter(model: Any, settings: Train) -> Any:
+def _with_adapter(model: Any, job: Job) -> Any:
     peft = require("peft", "train")
-    lora = settings.lora
+    lora = job.settings.lora
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    if isinstance(targets, list):
+        _check_targets(model, targets)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=False, revision=job.revision)
+
+
+def _check_targets(model: Any, targets: list[str]) -> None:
+    """Refuse names of layers that the model has not got: PEFT would pass over them. Raises UserError."""
+    linear = (torch.nn.Linear, require("transformers.pytorch_utils", "train").Conv1D)
+    layers = [name for name, module in model.named_modules() if isinstance(module, linear)]
+    unknown = [target for target in targets if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
+    if unknown:
+        there = ", ".join(sorted({layer.rpartition(".")[2] for layer in layers}))
+        raise UserError(f"train.lora.target_modules: no linear layer is called {', '.join(unknown)}; there are {there}")
 
 
 def gradient_norm(engine: Any) -> float:

@@ -1,12 +1,16 @@
-"""Which checkpoints count, and which can be continued how."""
+"""Which checkpoints count, which can be continued how, and what room they want."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from xl.errors import UserError
+from xl.train import checkpoint
 from xl.train.checkpoint import Progress, needs_universal, newest
+from xl.train.job import Job
 from xl.train.settings import Train
 
 
@@ -32,3 +36,41 @@ def test_another_number_of_workers_goes_through_the_universal_format(
 def test_a_stage_that_cannot_be_reached_is_refused_with_those_that_can() -> None:
     with pytest.raises(UserError, match="step 10 can be continued with zero: 1 or 2, not 3"):
         needs_universal(Progress(10, 80, 0, workers=2, zero=2), Train(zero=3), workers=2)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job("base", "base", tmp_path, Train(keep=2, precision="fp32"))
+
+
+def add_checkpoints(job: Job, *steps: int) -> None:
+    for step in steps:
+        (job.checkpoints / f"step-{step:08d}" / "state").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("num_kept", "is_done", "converts", "num_wanted"),
+    [(0, False, False, 3), (2, False, False, 1), (2, True, False, 0), (2, False, True, 2), (0, False, True, 4), (2, True, True, 2)],
+)
+def test_room_is_asked_for_what_is_still_to_be_written(
+    job: Job, monkeypatch: pytest.MonkeyPatch, num_kept: int, is_done: bool, converts: bool, num_wanted: int
+) -> None:
+    add_checkpoints(job, *range(num_kept))
+    engine = SimpleNamespace(module=SimpleNamespace(model=torch.nn.Linear(100, 10, bias=False)))
+    need = num_wanted * 16_000 + 4_000
+    to_convert = job.checkpoints / "step-00000001" if converts else None
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _: need)
+    checkpoint.check_room(engine, job, is_done, to_convert)
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _: need - 1)
+    with pytest.raises(UserError, match="keep fewer checkpoints"):
+        checkpoint.check_room(engine, job, is_done, to_convert)
+
+
+def test_what_a_kill_leaves_takes_no_room(job: Job) -> None:
+    add_checkpoints(job, 3, 6, 9)
+    for leftover in (job.checkpoints / ".writing", job.checkpoints / "step-00000009" / ".universal", job.out / ".model.tmp"):
+        (leftover / "state").mkdir(parents=True)
+    job.model_folder.mkdir()
+    checkpoint.remove_leftovers(job)
+    left = {str(path.relative_to(job.out)) for path in job.out.rglob("*")} - {"model", "checkpoints"}
+    assert left == {f"checkpoints/step-0000000{step}{inside}" for step in (6, 9) for inside in ("", "/state")}
