@@ -139,7 +139,11 @@ def claim(root: Path) -> RunFolder:
 @contextlib.contextmanager
 def locked(run: RunFolder) -> Iterator[None]:
     """Keep a second driver out of the folder. The lock ends with the process, however that ends. Raises UserError."""
-    with open(run.root / ".lock", "a+") as file:
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(open(run.root / ".lock", "a+"))
+        except OSError as error:
+            raise UserError(f"--out {run.root}: {error.strerror or error}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -11,7 +11,7 @@ import pytest
 
 from xl import runs
 from xl.errors import UserError
-from xl.folder import RunFolder, check_fingerprints, claim, record_stage
+from xl.folder import RunFolder, check_fingerprints, claim, locked, record_stage
 from xl.stage import RowStage, Stage, fingerprints
 
 FILES = ("shards/s0.parquet", "log/s1/a.arrow")
@@ -77,3 +77,9 @@ def test_a_kill_while_a_run_starts_over_leaves_no_stage_that_has_lost_its_settin
     with contextlib.suppress(UserError):
         check_fingerprints(run, stages(2), "source", {}, redo=False)
     assert all((stage / "stage.json").exists() for stage in (tmp_path / "stages").glob("*"))
+
+
+def test_a_folder_that_cannot_be_locked_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()  # stands for a file that may not be written: administrators may write any
+    with pytest.raises(UserError, match=f"--out {tmp_path}: Is a directory"), locked(claim(tmp_path)):
+        pass
