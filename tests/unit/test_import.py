@@ -18,7 +18,7 @@ def test_every_module_of_the_core_imports_without_ray_vllm_and_torch() -> None:
     """A blocker stands in for an environment without them."""
     root = Path(__file__).parents[2] / "xl"
     modules = [".".join(("xl", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__") for path in root.rglob("*.py")]
-    training = (f"xl.train.{name}" for name in ("checkpoint", "export", "loop", "loss", "zero"))
+    training = (f"xl.train.{name}" for name in ("checkpoint", "export", "loop", "loss", "workers", "zero"))
     only_in_workers = {"xl.engines.pool", "xl.serving.llm", *training}
     code = f"""
 import sys
