@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 
 from xl.errors import DISK_FULL, UserError
 from xl.evaluate.benchmarks import command as benchmarks
@@ -159,7 +160,7 @@ def clean(run: RunPath) -> None:
     from xl.clean import clean_run
     from xl.folder import open_run
 
-    console.print(f"freed {clean_run(open_run(run)) / 1e6:,.1f} MB", highlight=False)
+    console.print(f"freed {decimal(clean_run(open_run(run)))}", highlight=False)
 
 
 @score_app.command("winrate")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.support import ROOT, fill, small_disk
@@ -37,6 +38,7 @@ def test_a_disk_that_others_fill_is_named_and_the_training_goes_on_once_there_is
         job = start(bench, disk / "out")
         while not read_metrics(disk / "out" / "metrics.jsonl"):
             assert job.poll() is None, job.communicate()
+            time.sleep(0.02)
         filler = fill(disk)
         assert "xl: the disk is full" in complaint(job)
         filler.unlink()
