@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.chain import chain, processors
+from tests.bench.chain import RATED, WRITTEN, chain, processors
 from tests.bench.filters import filters
 from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
@@ -19,7 +19,7 @@ from tests.bench.serving import NUM_REQUESTS, serving
 from tests.bench.training import Setting, training
 from tests.bench.warm import WarmRuns, save, told, warm_runs
 
-NAMES = ("filters", "generation", "chain", "processors", "memory", "training", "serving")
+NAMES = ("filters", "generation", "chain", "rated", "processors", "memory", "training", "serving")
 
 
 def main() -> None:
@@ -66,7 +66,8 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         save(out, "serving", result)
     comparisons: dict[str, tuple[str, Callable[[WarmRuns, Path], dict[str, Any]]]] = {
         "generation": ("generation, tokens/s over the bare loop's", lambda runs, at: generation(runs, rows, pairs, at)),
-        "chain": ("chain, rows/s over two passes with a barrier", lambda runs, at: chain(runs, rows, pairs, at)),
+        "chain": ("chain that writes, rows/s over two passes with a barrier", lambda runs, at: chain(WRITTEN, runs, rows, pairs, at)),
+        "rated": ("chain that rates, rows/s over two passes with a barrier", lambda runs, at: chain(RATED, runs, rows, pairs, at)),
         "processors": ("chain, tokens/s over two Ray Data LLM processors", lambda runs, at: processors(runs, rows, at)),
     }
     chosen = [name for name in comparisons if name in wanted]

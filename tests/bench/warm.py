@@ -60,7 +60,7 @@ class WarmRuns:
         assert isinstance(recipe, PageRecipe)
         job = runs.Job(recipe, run, runs.Options(), Console(quiet=True), models, trainings, stages, self._engines)
         runs._note(job)
-        manifest = make_manifest(run.manifest, list_files(recipe.pages), recipe.pages, recipe.languages, None, parallel)
+        manifest = make_manifest(run.manifest, list_files(recipe.pages), recipe.pages, recipe.page_languages, None, parallel)
         with mock.patch("xl.pipeline.passes", passes if fused else barrier):
             job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)
         names = shard_names(run)
