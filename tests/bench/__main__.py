@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.chain import RATED, WRITTEN, chain, processors
+from tests.bench.chain import chain, processors
 from tests.bench.filters import filters
 from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
 from tests.bench.serving import NUM_REQUESTS, serving
 from tests.bench.training import Setting, training
-from tests.bench.warm import WarmRuns, save, told, warm_runs
+from tests.bench.warm import RATED, WRITTEN, WarmRuns, save, told, warm_runs
 
 NAMES = ("filters", "generation", "chain", "rated", "processors", "memory", "training", "serving")
 

@@ -1,24 +1,13 @@
 """Two asks a row in one pass, against two passes with a barrier between them, and against two LLM processors of Ray Data."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.warm import Measured, WarmRuns, summary, two_asks, warm_up
-from tests.support import ROOT, recipe
-
-WRITER = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
-"""Most of its instructions pass the checks, so that most rows are asked twice. (Those of SmolLM2 135M Instruct do not.)"""
-
-RATED = ("pairs", "rated")
-"""X-Instruction's asks: the instruction, then one token whose log-probabilities say how good the pair is."""
-
-WRITTEN = ("question", "refined")
-"""XL-Instruct's first asks: the question, then the answer."""
+from tests.bench.warm import RATED, WRITER, Measured, TwoAsks, WarmRuns, summary, unique_rows, warm_up
 
 
-def chain(asks: tuple[str, str], runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
+def chain(asks: TwoAsks, runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
     """Rows per second of the pass with both `asks` over those of two passes on the same engine; the order alternates.
 
     With `RATED` some rows of a batch want log-probabilities while others still write: vLLM then computes them for all rows, which takes
@@ -26,34 +15,17 @@ def chain(asks: tuple[str, str], runs: WarmRuns, num_rows: int, num_pairs: int, 
 
     Each run has pages of its own: of those that it had seen before, the engine would find prompts in its cache.
     """
-    write = two_asks if asks == RATED else written_asks
-    runs.stages(write(folder / "warm-up", WRITER, 16), folder / "warm-up" / "run", asks)
+    warm_up(runs, folder, asks)
     ratios: list[float] = []
     for number in range(num_pairs):
         measured: dict[bool, Measured] = {}
         for fused in (True, False) if number % 2 else (False, True):
             at = folder / f"run-{number}-{fused}"
-            measured[fused] = runs.stages(write(at, WRITER, num_rows, (1 + 2 * number + fused) * num_rows), at / "run", asks, fused)
+            path = asks.write(at, num_rows, (1 + 2 * number + fused) * num_rows)
+            measured[fused] = runs.stages(path, at / "run", asks.stages, fused)
         ratios.append(measured[False].seconds / measured[True].seconds)
-        print(f"{' and '.join(asks)}, pair {number + 1}: {ratios[-1]:.3f} of two passes with a barrier", flush=True)
-    return {"rows": num_rows, "asks": asks, **summary(ratios)}
-
-
-def written_asks(folder: Path, writer: dict[str, Any], num_rows: int, first: int = 0) -> Path:
-    """A recipe whose `question` and `refined` are asks to the same engine.
-
-    Its pages are the same samples in turn, so that runs have the same to do, each begun with a number of its own from `first` on.
-    """
-    samples = [json.loads(line) for line in (ROOT / "jobs/samples/english.jsonl").read_text("utf-8").splitlines()]
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "pages.jsonl", "w", encoding="utf-8") as file:
-        for number in range(num_rows):
-            text = f"Report number {first + number}.\n\n{samples[number % len(samples)]['text']}"
-            page = {"url": f"https://a.example/{first + number}", "lang": "en", "text": text}
-            file.write(json.dumps(page) + "\n")
-    pages = {"from": str(folder / "pages.jsonl"), "lang": "lang"}
-    steps = {"max_draft_chars": 400, "refine": {"max_answer_tokens": 96}, "score": False, "translate": False}
-    return recipe(folder / "recipe.yaml", pages, method="xl_instruct", models={"writer": writer}, **steps)
+        print(f"{' and '.join(asks.stages)}, pair {number + 1}: {ratios[-1]:.3f} of two passes with a barrier", flush=True)
+    return {"rows": num_rows, **summary(ratios)}
 
 
 def processors(runs: WarmRuns, num_rows: int, folder: Path) -> dict[str, Any]:
@@ -61,20 +33,13 @@ def processors(runs: WarmRuns, num_rows: int, folder: Path) -> dict[str, Any]:
 
     Ray Data starts its engines inside the execution. To leave their start out, 32 rows are timed as well and taken off.
     """
-    warm_up(runs, folder, WRITER)
-    ours = runs.stages(two_asks(folder, WRITER, num_rows), folder / "ours", RATED)
-    rows = _rows(folder / "ours")
+    warm_up(runs, folder)
+    ours = runs.stages(RATED.write(folder, num_rows), folder / "ours", RATED.stages)
+    rows = unique_rows(folder / "ours")
+    runs.end_engines()
     few, all_ = _two_processors(rows[:32]), _two_processors(rows)
     theirs = Measured(all_.seconds - few.seconds, all_.output_tokens - few.output_tokens)
     return {"rows": len(rows), **summary([ours.tokens_per_second / theirs.tokens_per_second])}
-
-
-def _rows(run: Path) -> list[dict[str, Any]]:
-    from xl.folder import open_run
-    from xl.summary import shard_names
-
-    opened = open_run(run)
-    return [row for shard in shard_names(opened) for row, _ in opened.store("unique").kept(shard)]
 
 
 def _two_processors(rows: list[dict[str, Any]]) -> Measured:
@@ -112,7 +77,7 @@ def _processor(ask: Any) -> Any:
         concurrency=1,
         chat_template_stage=False,
         max_concurrent_batches=4,
-        placement_group_config={"bundles": [{"CPU": 1}]},
+        placement_group_config={"bundles": [{"CPU": 0.1}]},  # what is left is for the processors' other steps
         runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}},
     )
 

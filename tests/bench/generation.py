@@ -5,9 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.warm import Measured, WarmRuns, summary, two_asks, warm_up
-
-WRITER = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
+from tests.bench.warm import RATED, WRITER, Measured, WarmRuns, summary, unique_rows, warm_up
 
 
 class BareLoop:
@@ -45,8 +43,8 @@ class BareLoop:
 
 def generation(runs: WarmRuns, num_rows: int, num_pairs: int, folder: Path) -> dict[str, Any]:
     """Tokens per second of our pass over those of the bare loop."""
-    path = two_asks(folder, WRITER, num_rows)
-    warm_up(runs, folder, WRITER)
+    path = RATED.write(folder, num_rows)
+    warm_up(runs, folder)
     bare = BareLoop()
     ratios: list[float] = []
     requests: list[Any] = []
@@ -73,11 +71,8 @@ def _warmed(bare: BareLoop, run: Path) -> list[Any]:
 
 def _requests(run: Path) -> list[Any]:
     """What the stage `pairs` asked."""
-    from xl.folder import open_run
     from xl.pairs.reverse import Reverse, reverse_instruction
     from xl.records import row_seed
-    from xl.summary import shard_names
 
-    ask, opened = reverse_instruction(Reverse()), open_run(run)
-    rows = [row for shard in shard_names(opened) for row, _ in opened.store("unique").kept(shard)]
-    return [ask.prompt.render(row, False, ask.sampling, row_seed(7, row["id"], ask.name)) for row in rows]
+    ask = reverse_instruction(Reverse())
+    return [ask.prompt.render(row, False, ask.sampling, row_seed(7, row["id"], ask.name)) for row in unique_rows(run)]

@@ -5,15 +5,15 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 from rich.console import Console
 
-from tests.support import german_pages, recipe
+from tests.support import ROOT, german_pages, recipe
 from xl import folder, runs
 from xl.execute import parallel, ray_session
 from xl.methods import load_recipe, method_stages
@@ -21,10 +21,13 @@ from xl.pages.manifest import make_manifest
 from xl.pages.read import list_files
 from xl.pipeline import Engines
 from xl.recipe import PageRecipe
-from xl.records import PAGE_SCHEMA
+from xl.records import PAGE_SCHEMA, Row
 from xl.stage import Stage, passes
 from xl.summary import shard_names
 from xl.worker import FromManifest
+
+WRITER = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
+"""Most of its instructions pass the checks, so that most rows are asked twice. (Those of SmolLM2 135M Instruct do not.)"""
 
 
 @dataclass
@@ -67,16 +70,57 @@ class WarmRuns:
         tokens = sum(output for stage in measured for _, output in run.store(stage).usage(names).values())
         return Measured(sum(run.stage_info(stage).get("seconds", 0.0) for stage in measured), tokens)
 
+    def end_engines(self) -> None:
+        """Make room; the next run starts its engine again."""
+        self._engines.close()
 
-def two_asks(folder: Path, writer: dict[str, Any], num_rows: int, first: int = 0) -> Path:
-    """A recipe whose `pairs` and `rated` are asks to the same engine; its pages are numbered from `first`."""
+
+def rated_pairs(folder: Path, num_rows: int, first: int = 0) -> Path:
+    """X-Instruction's recipe up to the stages of `RATED`; its pages are numbered from `first`."""
     pages = german_pages(folder / "pages", num_rows, first)
-    return recipe(folder / "recipe.yaml", pages, models={"writer": writer}, rating={"rater": "prompted"})
+    return recipe(folder / "recipe.yaml", pages, models={"writer": WRITER}, rating={"rater": "prompted"})
 
 
-def warm_up(runs: WarmRuns, folder: Path, writer: dict[str, Any]) -> None:
+def written_answers(folder: Path, num_rows: int, first: int = 0) -> Path:
+    """XL-Instruct's recipe up to the stages of `WRITTEN`.
+
+    Its pages are the same samples in turn, so that runs have the same to do, each begun with a number of its own from `first` on.
+    """
+    samples = [json.loads(line) for line in (ROOT / "jobs/samples/english.jsonl").read_text("utf-8").splitlines()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "pages.jsonl", "w", encoding="utf-8") as file:
+        for number in range(num_rows):
+            text = f"Report number {first + number}.\n\n{samples[number % len(samples)]['text']}"
+            page = {"url": f"https://a.example/{first + number}", "lang": "en", "text": text}
+            file.write(json.dumps(page) + "\n")
+    pages = {"from": str(folder / "pages.jsonl"), "lang": "lang"}
+    steps = {"max_draft_chars": 400, "refine": {"max_answer_tokens": 96}, "score": False, "translate": False}
+    return recipe(folder / "recipe.yaml", pages, method="xl_instruct", models={"writer": WRITER}, **steps)
+
+
+class TwoAsks(NamedTuple):
+    """Two stages that ask the same engine, and what writes a recipe with them: a folder, a number of rows, and that of the first."""
+
+    stages: tuple[str, str]
+    write: Callable[..., Path]
+
+
+RATED = TwoAsks(("pairs", "rated"), rated_pairs)
+"""X-Instruction's asks: the instruction, then one token whose log-probabilities say how good the pair is."""
+
+WRITTEN = TwoAsks(("question", "refined"), written_answers)
+"""XL-Instruct's first asks: the question, then the answer."""
+
+
+def warm_up(runs: WarmRuns, folder: Path, asks: TwoAsks = RATED) -> None:
     """A few rows, so that the engine's start is nobody's time."""
-    runs.stages(two_asks(folder / "warm-up", writer, 16), folder / "warm-up" / "run", ("pairs", "rated"))
+    runs.stages(asks.write(folder / "warm-up", 16), folder / "warm-up" / "run", asks.stages)
+
+
+def unique_rows(run: Path) -> list[Row]:
+    """What a run's first ask was asked about."""
+    opened = folder.open_run(run)
+    return [row for shard in shard_names(opened) for row, _ in opened.store("unique").kept(shard)]
 
 
 @contextlib.contextmanager
@@ -86,9 +130,9 @@ def warm_runs() -> Iterator[WarmRuns]:
     Ray runs its workers, and with them the engine, at a low priority; what they are compared with runs at the usual one.
     """
     with mock.patch.dict(os.environ, RAY_worker_niceness="0"), ray_session():
-        engines = Engines(Console(quiet=True))
-        yield WarmRuns(engines)
-        engines.close()
+        runs = WarmRuns(Engines(Console(quiet=True)))
+        yield runs
+        runs.end_engines()
 
 
 def summary(ratios: list[float]) -> dict[str, Any]:
