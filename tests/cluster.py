@@ -45,12 +45,13 @@ def cluster() -> Iterator[Cluster]:
 
 def main() -> None:
     """Start Ray, tell its address, and wait until our standard input is closed."""
-    from xl.execute import QUIET
+    from xl.execute import QUIET, no_api_server
 
     os.environ.update(QUIET)
     import ray
 
-    context = ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=NUM_GPUS, include_dashboard=False, log_to_driver=False)
+    with no_api_server():
+        context = ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=NUM_GPUS, include_dashboard=False, log_to_driver=False)
     print("ADDRESS", context.address_info["gcs_address"], flush=True)
     sys.stdin.read()
     ray.shutdown()

@@ -1,12 +1,17 @@
 """What the training tests share: a base model, pairs, a way to train on them in processes of their own, and greedy answers."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import pytest
 
 from tests.support import ROOT
 from tests.tiny_model import tiny_dataset, tiny_model
@@ -24,6 +29,13 @@ SETTINGS: dict[str, Any] = {
     "zero": 1,
     "save_every": 3,
 }
+
+WORKER_ENV = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+PRELOADED = [
+    *("tests.train_worker", "peft", "transformers.generation"),
+    *("deepspeed.module_inject", "deepspeed.runtime.zero.muon.original_muon"),
+]
+"""Importing these takes ten times as long as a tiny training."""
 
 Training = dict[str, Any]
 
@@ -46,16 +58,34 @@ def training(
     return {"out": out, **how, "settings": {**SETTINGS, **changes}}
 
 
-def run_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bool = False) -> str:
-    """Train one after another on `root/pairs.jsonl`; what was printed. `killed`: the run is expected to die. The hub is `root/hub`."""
+def run_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bool = False) -> None:
+    """Train one after another on `root/pairs.jsonl`. `killed`: the run is expected to die. The hub is `root/hub`."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
     command = [sys.executable, *launcher, "-m", "tests.train_worker", str(root), json.dumps(trainings)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    env |= {"HF_HUB_CACHE": str(root / "hub"), "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, **WORKER_ENV, "HF_HUB_CACHE": str(root / "hub"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=env, cwd=ROOT)
     output = done.stdout[-2000:] + done.stderr[-6000:]
     assert (done.returncode == -signal.SIGKILL or "SIGKILL" in output) if killed else done.returncode == 0, output
-    return output
+
+
+def fork_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bool = False) -> None:
+    """`run_trainings` in forks of a process that has imported what they need; without a hub, and on CPU alone."""
+    from torch.distributed.elastic.utils.distributed import get_free_port
+    from torch.multiprocessing import ProcessExitedException, start_processes
+
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    arguments = (workers, get_free_port(), root, trainings)
+    with mock.patch.dict(os.environ, WORKER_ENV), pytest.raises(ProcessExitedException, match="SIGKILL") if killed else nullcontext():
+        start_processes(worker, arguments, workers, start_method="forkserver")
+
+
+def worker(rank: int, num_workers: int, port: int, root: Path, trainings: tuple[Training, ...]) -> None:
+    """One worker, with the environment that torchrun would give it."""
+    from tests.train_worker import main
+
+    where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_workers, "LOCAL_WORLD_SIZE": num_workers, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in where.items()}}
+    main(root, list(trainings))
 
 
 def prompts_of(tokens: Path) -> list[list[int]]:
@@ -86,9 +116,13 @@ class Bench:
         tiny_model(root / "base")
         tiny_dataset(root / "pairs.jsonl")
 
-    def run(self, *trainings: Training, workers: int = 1, killed: bool = False) -> str:
+    def run(self, *trainings: Training, workers: int = 1, killed: bool = False) -> None:
         """`run_trainings` in this folder."""
-        return run_trainings(self.root, *trainings, workers=workers, killed=killed)
+        run_trainings(self.root, *trainings, workers=workers, killed=killed)
+
+    def fork(self, *trainings: Training, workers: int = 1, killed: bool = False) -> None:
+        """`fork_trainings` in this folder."""
+        fork_trainings(self.root, *trainings, workers=workers, killed=killed)
 
     def losses(self, out: str) -> list[float]:
         """Losses by step; the steps must be 1, 2, 3, …"""

@@ -69,7 +69,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     import logging
 
     local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
-    with _no_api_server(), _explained_start(address):
+    with no_api_server(), _explained_start(address):
         ray.init(
             address=address or "local",
             log_to_driver=False,
@@ -111,7 +111,7 @@ def _explained_start(address: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_api_server() -> Iterator[None]:
+def no_api_server() -> Iterator[None]:
     """Keep a private Ray from starting its API server.
 
     Without a dashboard Ray starts it all the same for its usage report, and with the report switched off it still asks the metadata

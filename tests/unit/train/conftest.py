@@ -11,6 +11,6 @@ STAGES = (0, 1, 2, 3)
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A bench with `one-N` and `two-N`: ten undisturbed steps of one and of two workers with ZeRO stage N; `bf16-1` and the `slow` one."""
     bench = Bench(tmp_path_factory.mktemp("train"))
-    bench.run(*(training(f"one-{zero}", zero=zero) for zero in STAGES), training("bf16-1", precision="bf16"))
+    bench.fork(*(training(f"one-{zero}", zero=zero) for zero in STAGES), training("bf16-1", precision="bf16"))
     bench.run(*(training(f"two-{zero}", zero=zero) for zero in STAGES), training("slow", slow=True, max_steps=1), workers=2)
     return bench

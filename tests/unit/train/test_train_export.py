@@ -23,7 +23,7 @@ def trained(bench: Bench) -> Path:
     lora = {**adapter, "max_steps": 6}
     ways = [training(f"full{zero}", zero=zero, max_steps=6) for zero in (1, 3)]
     ways += [training(f"lora{zero}", zero=zero, **lora) for zero in (1, 3)]
-    bench.run(*ways, training("killed-lora", kill=(0, 5), zero=3, **lora), killed=True)
+    bench.fork(*ways, training("killed-lora", kill=(0, 5), zero=3, **lora), killed=True)
     others = [training("revised", base=hub_model(bench.root, "step-1000"), revision="step-1000", max_steps=1, **adapter)]
     for family in RENAMED:
         tiny_model(bench.root / family, family)

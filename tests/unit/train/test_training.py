@@ -26,7 +26,7 @@ def test_packing_chunks_and_recomputation_give_the_same_curve_and_bf16_nearly_so
         "chunked-3": {"logits_chunk": 7, "gradient_checkpointing": True, "zero": 3, "offload": True},
     }
     half = {f"bf16-{zero}": {"precision": "bf16", "zero": zero} for zero in (2, 3)}
-    bench.run(*(training(out, **way) for out, way in {**ways, **half}.items()))
+    bench.fork(*(training(out, **way) for out, way in {**ways, **half}.items()))
     for out in ways:
         assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=1e-5), out
     for out in ("bf16-1", *half):
@@ -39,8 +39,8 @@ def test_packing_chunks_and_recomputation_give_the_same_curve_and_bf16_nearly_so
 )
 def test_kill_9_at_a_random_step_changes_no_loss(bench: Bench, undisturbed: str, workers: int, settings: dict[str, Any]) -> None:
     out, rank, step = f"killed-{undisturbed}", KILL.randrange(workers), KILL.randint(1, 10)
-    bench.run(training(out, kill=(rank, step), **settings), workers=workers, killed=True)
-    bench.run(training(out, **settings), workers=workers)
+    bench.fork(training(out, kill=(rank, step), **settings), workers=workers, killed=True)
+    bench.fork(training(out, **settings), workers=workers)
     assert bench.losses(out) == pytest.approx(bench.losses(undisturbed), rel=1e-6), f"worker {rank} was killed at step {step}"
 
 
@@ -51,9 +51,9 @@ def test_workers_wait_for_a_main_one_that_exports_for_longer_than_they_wait_for_
 @pytest.mark.parametrize("stages", [(3, 3, 3), (2, 1, 2)])
 def test_two_workers_then_one_then_two_go_on_from_the_universal_format(bench: Bench, stages: tuple[int, int, int]) -> None:
     out = f"moved (stages {stages})"
-    bench.run(training(out, zero=stages[0], keep=9, kill=(1, 5)), workers=2, killed=True)
-    bench.run(training(out, zero=stages[1], keep=9, kill=(0, 8)), killed=True)
-    bench.run(training(out, zero=stages[2], keep=9), workers=2)
+    bench.fork(training(out, zero=stages[0], keep=9, kill=(1, 5)), workers=2, killed=True)
+    bench.fork(training(out, zero=stages[1], keep=9, kill=(0, 8)), killed=True)
+    bench.fork(training(out, zero=stages[2], keep=9), workers=2)
     converted = [path.parent.name for path in sorted((bench.root / out / "checkpoints").glob("*/universal"))]
     assert converted == ["step-00000003", "step-00000006"]
     assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=1e-3)
