@@ -39,6 +39,7 @@ class Model(Strict):
     chat: bool | None = None
     """Whether the model takes chat messages; by default it does if its tokenizer has a chat template."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """`auto` is the model's own on a GPU; on CPU bfloat16, or float32 where the CPU does not compute in bfloat16."""
     max_model_len: int = Field(4096, gt=0)
     """Longest prompt and answer together, in tokens."""
     gpus: Annotated[float, EXECUTION] = Field(0, ge=0)

@@ -16,6 +16,7 @@ import pytest
 from tests.chaos import STAGES
 from tests.support import ROOT, assert_balanced, ledger, recipe, rows, succeeded, xl
 from xl.engines.models import prepare, resolve
+from xl.engines.vllm import cpu_dtype
 
 pytestmark = pytest.mark.engine
 
@@ -36,7 +37,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("server") / "log"
     with open(log, "w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *names, *limits, "--dtype", "bfloat16", "--enforce-eager"],
+            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *names, *limits, "--dtype", cpu_dtype(), "--enforce-eager"],
             env={**os.environ, **threads, "VLLM_API_KEY": KEY, "VLLM_NO_USAGE_STATS": "1"},
             stdout=output,
             stderr=output,

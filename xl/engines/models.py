@@ -86,6 +86,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xl")
 
 
+def cpu_computes_bf16() -> bool:
+    """Whether this machine's CPU has instructions for bf16; without them PyTorch takes several times as long as in float32."""
+    return bool(require("torch", "cpu").ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def resolve(name: str, revision: str | None = None) -> ResolvedModel:
     """Find a model.
 

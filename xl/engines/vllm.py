@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xl.ask import Completion, EngineDied, Request, RequestFailed, Sampling, Score
+from xl.engines.models import cpu_computes_bf16
 from xl.errors import UserError, require
 from xl.recipe import Model
 
@@ -125,7 +126,7 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
     arguments: dict[str, Any] = {
         "model": path,
         "revision": model.revision,
-        "dtype": "bfloat16" if model.dtype == "auto" and model.gpus == 0 else model.dtype,
+        "dtype": cpu_dtype() if model.dtype == "auto" and model.gpus == 0 else model.dtype,
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
         "tensor_parallel_size": model.tensor_parallel,
@@ -140,6 +141,11 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": batched}
         del arguments["gpu_memory_utilization"]
     return arguments
+
+
+def cpu_dtype() -> str:
+    """What a CPU computes in fastest."""
+    return "bfloat16" if cpu_computes_bf16() else "float32"
 
 
 def executor_arguments(model: Model) -> dict[str, str]:

@@ -13,6 +13,7 @@ from xl.evaluate.intervals import Estimate, estimate_mean
 from xl.records import Row, seeded_rank
 from xl.train.choose import chosen_rows
 from xl.train.packing import assemble
+from xl.train.precision import with_precision
 from xl.train.settings import Train
 from xl.train.tokens import COLUMNS, OPTIONAL_COLUMNS, chunks, open_documents, read_rows, style_name, write_documents
 from xl.train.weights import load_tokenizer, load_weights
@@ -87,7 +88,7 @@ def held_out_losses(model: Path, pairs: Path, tokens: Path, settings: Train) -> 
     data = open_documents(tokens)
     torch.set_num_threads(settings.cpus_per_worker)
     device = torch.device("cuda" if settings.gpus_per_worker else "cpu")
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if with_precision(settings).precision == "bf16" else torch.float32
     causal = load_weights(str(model), dtype).to(device)
     loss = SupervisedLoss(causal, settings.logits_chunk).eval()
     found = HeldOutLosses([], [])

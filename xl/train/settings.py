@@ -45,8 +45,9 @@ class Train(Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """`bf16` keeps master weights and moments in fp32: pure bf16 loses small updates."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`bf16` keeps master weights and moments in fp32: pure bf16 loses small updates. `auto` is bf16, but fp32 with `zero: 0` and on a
+    CPU that does not compute in bf16, where it would take many times as long."""
     prompt_loss: bool = False
     """Whether the prompt's tokens are learned too, not the response's alone."""
     styles: dict[str, str] = Field(default_factory=dict)

@@ -26,6 +26,7 @@ from xl.store import read_json, write_json
 from xl.train.choose import chosen_rows
 from xl.train.job import Job
 from xl.train.metrics import StepMetrics, read_metrics, require_loggers
+from xl.train.precision import with_precision
 from xl.train.settings import Train
 from xl.train.tokens import TokenSummary, dataset_digest, read_rows, read_summary, write_documents
 from xl.train.watch import watched
@@ -71,6 +72,7 @@ def train(
         UserError: the dataset, the settings or the folder are for the user to mend.
     """
     require_loggers(settings.log_to)
+    settings = with_precision(settings, None if fresh else read_json(out / "train.json"))
     job = Job(model.path, model.name, out.absolute(), settings, model.licence, model.revision)
     if use_ray:
         with _begun(dataset, model, job, fresh):

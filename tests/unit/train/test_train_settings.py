@@ -8,6 +8,7 @@ from xl.errors import UserError
 from xl.recipe import checked
 from xl.settings import semantic
 from xl.train.loop import learning_rate
+from xl.train.precision import with_precision
 from xl.train.settings import Train
 
 
@@ -30,6 +31,26 @@ def test_how_the_work_is_shared_out_does_not_count_as_a_change() -> None:
     moved = Train(workers=8, zero=3, packing=False, micro_batch=4, offload=True, logits_chunk=7, keep=9, gradient_checkpointing=True)
     assert semantic(moved) == semantic(Train())
     assert semantic(Train(seed=1)) != semantic(Train())
+
+
+@pytest.mark.parametrize(
+    ("computes_bf16", "settings", "begun", "precision"),
+    [
+        (True, {}, None, "bf16"),
+        (True, {"zero": 0}, None, "fp32"),
+        (False, {}, None, "fp32"),
+        (False, {"gpus_per_worker": 1}, None, "bf16"),
+        (False, {"precision": "bf16"}, None, "bf16"),
+        (False, {}, "bf16", "bf16"),
+        (True, {}, "fp32", "fp32"),
+    ],
+)
+def test_a_training_keeps_the_precision_that_suited_the_machine_it_began_on(
+    monkeypatch: pytest.MonkeyPatch, computes_bf16: bool, settings: dict[str, Any], begun: str | None, precision: str
+) -> None:
+    monkeypatch.setattr("xl.train.precision.cpu_computes_bf16", lambda: computes_bf16)
+    told = {"train": semantic(Train(precision=begun))} if begun else None
+    assert with_precision(Train(**settings), told).precision == precision
 
 
 @pytest.mark.parametrize(
