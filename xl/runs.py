@@ -31,6 +31,7 @@ from xl.records import PAGE_SCHEMA, Row
 from xl.settings import semantic
 from xl.stage import Stage, fingerprints
 from xl.store import read_json
+from xl.train.precision import with_precision
 from xl.train.roles import RoleTraining, make_model, train_anew_if_changed
 
 INPUT = "input"
@@ -335,7 +336,7 @@ def _refuse_other_training(job: Job) -> None:
     before = read_json(job.run.training / "train.json")
     if before is None or job.recipe.train is None or job.options.redo:
         return
-    now = plain({"model": job.models["base"].digest, "train": semantic(job.recipe.train)})
+    now = plain({"model": job.models["base"].digest, "train": semantic(with_precision(job.recipe.train, before))})
     if changed := list(folder.differences("", {key: before[key] for key in now}, now)):
         raise UserError(
             f"the recipe differs from the one that began {job.run.training}: {'; '.join(changed)}. This touches the model and its answers. "

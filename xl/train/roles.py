@@ -16,6 +16,7 @@ from xl.records import Row, digest_of, row_digest
 from xl.settings import semantic
 from xl.stage import RowStage
 from xl.store import read_json, write_atomically
+from xl.train.precision import with_precision
 from xl.train.settings import Train
 from xl.train.tokens import dataset_digest
 from xl.train.trainer import TrainResult, train
@@ -97,6 +98,7 @@ def train_anew_if_changed(
     """
     prepare(base)
     before = read_json(out / "train.json")
+    settings = with_precision(settings, before)
     now = plain({"model": base.digest, "dataset": dataset_digest(dataset), "train": semantic(settings)})
     if before != now or not (out / "model").exists():
         make_room(settings)

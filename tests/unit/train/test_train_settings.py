@@ -1,15 +1,24 @@
 """Settings that cannot work are refused before anything starts, and the learning rate follows its schedule."""
 
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from rich.console import Console
 
+from tests.tiny_model import tiny_dataset
+from xl.engines.models import ResolvedModel
 from xl.errors import UserError
+from xl.folder import plain
 from xl.recipe import checked
 from xl.settings import semantic
+from xl.store import write_json
 from xl.train.loop import learning_rate
 from xl.train.precision import with_precision
+from xl.train.roles import train_anew_if_changed
 from xl.train.settings import Train
+from xl.train.tokens import dataset_digest
 
 
 @pytest.mark.parametrize(
@@ -64,3 +73,17 @@ def test_a_training_keeps_the_precision_that_suited_the_machine_it_began_on(
 def test_the_learning_rate_rises_and_then_follows_its_schedule(schedule: Any, rates: list[float]) -> None:
     settings = Train(learning_rate=1, schedule=schedule, warmup_ratio=1 / 3)
     assert [learning_rate(step, 6, settings) for step in range(6)] == pytest.approx(rates, rel=1e-5)
+
+
+@pytest.mark.parametrize(("settings", "starts_over"), [(Train(), False), (Train(seed=1), True)])
+def test_a_begun_training_goes_on_although_the_machine_would_now_choose_another_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Train, starts_over: bool
+) -> None:
+    dataset, base = tiny_dataset(tmp_path / "pairs.jsonl"), ResolvedModel("base", str(tmp_path), "digest", None, None)
+    begun = {"model": base.digest, "dataset": dataset_digest(dataset), "train": semantic(Train(precision="fp32"))}
+    write_json(tmp_path / "train.json", plain(begun))
+    monkeypatch.setattr("xl.train.precision.cpu_computes_bf16", lambda: True)
+    train = Mock()
+    monkeypatch.setattr("xl.train.roles.train", train)
+    train_anew_if_changed(dataset, base, tmp_path, settings, Mock(), Console(quiet=True))
+    assert (train.call_args.args[3].precision, train.call_args.kwargs["fresh"]) == ("fp32", starts_over)
