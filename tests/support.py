@@ -57,7 +57,7 @@ def recipe(path: Path, pages: Path | dict[str, Any], **changes: Any) -> Path:
     return path
 
 
-def xl(*arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def xl(*arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     """The command line, to its end."""
     full = {**os.environ, **(env or {})}
     return subprocess.run(command(*arguments), check=False, capture_output=True, text=True, timeout=timeout, env=full, cwd=ROOT)
@@ -108,7 +108,7 @@ def traced(path: Path) -> Counter[str]:
     return Counter(path.read_text("ascii").split("\n")[:-1]) if path.exists() else Counter()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     """Return as soon as the condition holds; fails when it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

@@ -45,9 +45,9 @@ def test_scores_are_those_of_an_undisturbed_evaluation_after_a_kill_and_only_new
 
     killed = tmp_path / "killed"
     driver = subprocess.Popen(command(*arguments(files, killed, *join)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    wait_for(lambda: next((killed / "stages" / "answers_model").rglob("*.arrow"), None) is not None, 60)
+    wait_for(lambda: next((killed / "stages" / "answers_model").rglob("*.arrow"), None) is not None)
     driver.send_signal(signal.SIGKILL)
-    driver.wait(30)
+    driver.wait()
     assert json.loads(succeeded(xl(*arguments(files, killed, *join)))) == alone
     found = outcomes(killed)
     assert len(found["answers_model"]) == 2 * NUM_QUESTIONS

@@ -43,7 +43,7 @@ def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the
     assert traced(tmp_path / "trace").total() == asked, "a round that teaches nothing new costs no call"
 
     command = [sys.executable, str(ROOT / "jobs/held_out.py"), str(run), *join]
-    printed, again = (subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, cwd=ROOT) for _ in range(2))
+    printed, again = (subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, cwd=ROOT) for _ in range(2))
     assert "writers on 10 held-out seeds" in succeeded(printed)
     assert ledger(run / "held_out" / "reverse")["retrieved"]["de"]["kept"] == 10
     assert ledger(run / "held_out" / "raters")["rated_margin"]["de"]["kept"] == len(pairs)

@@ -110,7 +110,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: P
         while not list((disk / "run").glob("stages/pairs/log/*/*.arrow")):
             assert driver.poll() is None, "the run ended before its disk was full"
         filler = fill(disk)
-        complaint = driver.communicate(timeout=300)[1]
+        complaint = driver.communicate(timeout=900)[1]
         assert driver.returncode == 2 and "xl: the disk is full" in complaint and "Traceback" not in complaint, complaint
         filler.unlink()
         succeeded(xl("run", path, "--out", disk / "run", *join))

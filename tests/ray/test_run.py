@@ -150,7 +150,7 @@ def test_two_runs_side_by_side_finish_both_and_a_second_driver_in_one_folder_is_
         assert runs[0].poll() is None
     second = xl("run", path, "--out", tmp_path / "a")
     family = [child for run in runs for child in psutil.Process(run.pid).children(recursive=True)]
-    assert [run.wait(300) for run in runs] == [0, 0]
+    assert [run.wait(900) for run in runs] == [0, 0]
     assert second.returncode == 2 and "another run is at work there" in second.stderr
     assert outcomes(tmp_path / "a") == outcomes(tmp_path / "b")
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], "something was left running"

@@ -65,7 +65,7 @@ def test_a_killed_replica_loses_no_request_of_a_client_that_retries(endpoint: En
         os.kill(killed, signal.SIGKILL)
         pids = [answer.result().system_fingerprint for answer in answers]
     assert len(pids) == 150 and len(set(pids)) >= 2
-    wait_for(lambda: endpoint.num_replicas("pair") == 2, 60)
+    wait_for(lambda: endpoint.num_replicas("pair") == 2)
 
 
 def test_a_killed_replica_loses_no_row_of_a_run_that_asks_the_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_killed_replica_loses_no_row_of_a_run_that_asks_the_endpoint(endpoint:
     answered, lost = endpoint.num_requests("pair", 200), endpoint.num_requests("pair", 503)
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(xl, "run", path, "--out", run, env={"ENDPOINT_KEY": endpoint.key})
-        wait_for(lambda: done.done() or endpoint.num_requests("pair", 200) >= answered + NUM_PAGES / 4, 60)
+        wait_for(lambda: done.done() or endpoint.num_requests("pair", 200) >= answered + NUM_PAGES / 4)
         os.kill(killed, signal.SIGKILL)
         succeeded(done.result())
     assert endpoint.num_requests("pair", 503) > lost, "the replica had requests under way when it was killed"
@@ -104,11 +104,11 @@ def test_replicas_grow_with_load_and_shrink_without(endpoint: Endpoint) -> None:
         grown = pool.submit(wait_for, lambda: endpoint.num_replicas("growing") == 3 and len(seen) >= 3, 90)
         asyncio.run(load(grown.done))
         grown.result()
-    wait_for(lambda: endpoint.num_replicas("growing") == 1, 90)
+    wait_for(lambda: endpoint.num_replicas("growing") == 1)
 
 
 def test_an_idle_model_sleeps_where_allowed_and_wakes_when_asked(endpoint: Endpoint) -> None:
-    wait_for(lambda: endpoint.num_replicas("sleeping") == 0, 60)
+    wait_for(lambda: endpoint.num_replicas("sleeping") == 0)
     assert endpoint.ask("sleeping").choices[0].message.content
     assert endpoint.get("/ready").status_code == 200
 

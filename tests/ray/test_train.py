@@ -37,7 +37,7 @@ def start(bench: Bench, out: str) -> subprocess.Popen[str]:
 
 
 def finished(job: subprocess.Popen[str]) -> str:
-    output, _ = job.communicate(timeout=500)
+    output, _ = job.communicate(timeout=900)
     assert job.returncode == 0, output[-4000:]
     return output
 

@@ -20,7 +20,7 @@ def start(bench: Bench, out: Path) -> subprocess.Popen[str]:
 
 
 def complaint(job: subprocess.Popen[str]) -> str:
-    _, complaint = job.communicate(timeout=300)
+    _, complaint = job.communicate(timeout=900)
     assert job.returncode == 2 and "Traceback" not in complaint, complaint
     return complaint
 
@@ -43,5 +43,5 @@ def test_a_disk_that_others_fill_is_named_and_the_training_goes_on_once_there_is
         assert "xl: the disk is full" in complaint(job)
         filler.unlink()
         again = start(bench, disk / "out")
-        assert (again.communicate(timeout=300), again.returncode)[1] == 0
+        assert (again.communicate(timeout=900), again.returncode)[1] == 0
         assert len(read_metrics(disk / "out" / "metrics.jsonl")) == 100
