@@ -35,7 +35,7 @@ TARGETS = {
     "driver": lambda name: False,
     "engine actor": lambda name: "_EngineActor" in name,
     "ray agent": lambda name: "Agent" in name,
-    "row worker": lambda name: "RowWorker" in name,
+    "row worker": lambda name: "RowWorker" in name or "work_here" in name,
     "engine core": lambda name: name.startswith("VLLM::EngineCore"),
 }
 

@@ -18,7 +18,7 @@ from xl.recipe import Model
 from xl.records import Row, Status
 from xl.stage import WholeStage
 from xl.store import Incomplete, InputShard, StageStore
-from xl.worker import FromManifest, FromStage, Plan, RowWorker, pack, read_pending
+from xl.worker import FromManifest, FromStage, Plan, RowWorker, pack, plan_of, read_pending, work_here
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -224,24 +224,53 @@ def _execute(
     import ray
 
     expected = {shard.name: shard for shard in shards}
-    sealing: list[Any] = []
-    seal = ray.remote(_seal).options(num_cpus=0)
     plan_reference = ray.put(plan)
-    for shard in shards:
-        if shard.num_rows == 0:
-            sealing.append(seal.remote(plan_reference, shard))
+    seals = _Seals(plan_reference, sealed)
     try:
+        for shard in shards:
+            if shard.num_rows == 0:
+                seals.start(shard)
         for ack in _acknowledgements(plan, plan_reference, source, [shard for shard in shards if shard.num_rows]):
             counts = {status.value: ack[status.value] or 0 for status in Status}
             progress.advance(ack["done"], **counts, output_tokens=ack["output_tokens"] or 0)
             done[ack["shard"]] += ack["done"]
             if done[ack["shard"]] == expected[ack["shard"]].num_rows:
-                sealing.append(seal.remote(plan_reference, expected[ack["shard"]]))
-            if len(sealing) > 8:
-                ready, sealing = ray.wait(sealing, num_returns=1)
-                sealed.update(filter(None, ray.get(ready)))
+                seals.start(expected[ack["shard"]])
     finally:
-        sealed.update(filter(None, ray.get(sealing)))
+        seals.wait(0)
+
+
+class _Seals:
+    """Shards that are being sealed, a few at a time; those that could be are entered in `sealed`."""
+
+    def __init__(self, plan_reference: Any, sealed: set[str]) -> None:
+        import ray
+
+        self._plan = plan_reference
+        self._sealed = sealed
+        self._task = ray.remote(_seal).options(num_cpus=0)
+        self._most = num_waiting_tasks()
+        self._under_way: list[Any] = []
+
+    def start(self, shard: InputShard) -> None:
+        """Seal a shard, as soon as there is room."""
+        self.wait(self._most - 1)
+        self._under_way.append(self._task.remote(self._plan, shard))
+
+    def wait(self, most: int) -> None:
+        """Wait until at most so many are under way."""
+        import ray
+
+        while len(self._under_way) > most:
+            ready, self._under_way = ray.wait(self._under_way)
+            self._sealed.update(filter(None, ray.get(ready)))
+
+
+def num_waiting_tasks() -> int:
+    """How many tasks that wait rather than compute may run side by side. They claim no CPU, so Ray would start a process for each."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // 2)
 
 
 def _seal(plan: Plan, shard: InputShard) -> str | None:
@@ -265,32 +294,33 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
     data = ray.data.from_items(items, override_num_blocks=len(items))
     # Ray Data fuses steps that want the same of Ray, and a fused reader would feed its worker at most four tables at once. So the reader
     # says something of its own, which is the default: a worker process may read without end.
-    data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", num_cpus=0, max_calls=0)
-    data = data.map_batches(RowWorker, fn_constructor_args=(plan,), batch_size=None, batch_format="pyarrow", **_workers(plan, shards))
+    reading = {"num_cpus": 0, "max_calls": 0, "compute": ray.data.TaskPoolStrategy(min(len(items), num_waiting_tasks()))}
+    data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", **reading)
+    if plan.model is None:
+        data = data.map_batches(work_here, fn_args=(plan_reference,), batch_size=None, batch_format="pyarrow", num_cpus=1)
+    else:
+        arguments = {"fn_constructor_args": (plan,), "compute": _workers(plan, plan.model, shards)}
+        data = data.map_batches(RowWorker, batch_size=None, batch_format="pyarrow", num_cpus=0, **arguments)
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
         yield from batch.to_pylist()
 
 
-def _workers(plan: Plan, shards: list[InputShard]) -> dict[str, Any]:
-    """How many workers, and how many tables of rows each has under way. Each engine has a worker of its own.
+def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
+    """How many workers ask a model, and how many tables of rows each has under way. Each engine has a worker of its own.
 
     Ray Data would start further workers only when those there are have nearly twice as many tables as they can walk; so how many there
     are is settled here: as many as there is room for, and as the rows can keep busy.
     """
     import ray
 
-    if plan.model is None:
-        num_workers = max(1, int(ray.available_resources().get("CPU", 1)))
-        return {"num_cpus": 1, "compute": ray.data.ActorPoolStrategy(min_size=1, max_size=num_workers, max_tasks_in_flight_per_actor=2)}
-    concurrency = num_calls(plan.model)
+    concurrency = num_calls(model)
     num_workers = 1
-    if plan.model.engine != "openai":
+    if model.engine != "openai":
         busy = -(-sum(shard.num_rows for shard in shards) // (concurrency * ENGINE_PARCEL_ROWS))
-        num_workers = ray.get(plan.host.begin_execution.remote(plan.engine_key, min(busy, plan.model.replicas[1])))
-    pool = ray.data.ActorPoolStrategy(
+        num_workers = ray.get(plan.host.begin_execution.remote(plan.engine_key, min(busy, model.replicas[1])))
+    return ray.data.ActorPoolStrategy(
         size=num_workers, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
     )
-    return {"num_cpus": 0, "compute": pool}
 
 
 def num_calls(model: Model) -> int:
@@ -310,7 +340,7 @@ def max_rows_redone(model: Model) -> int:
 def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:
     import ray
 
-    plan: Plan = ray.get(plan_reference) if isinstance(plan_reference, ray.ObjectRef) else plan_reference
+    plan = plan_of(plan_reference)
     for item in batch.to_pylist():
         shards, source = ray.cloudpickle.loads(item["shards"]), ray.cloudpickle.loads(item["source"])
         for table in read_pending(plan, source, shards, _parcel_rows(plan)):

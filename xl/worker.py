@@ -5,10 +5,10 @@ shard are committed, so the driver's memory does not grow with the pages.
 """
 
 import asyncio
+import functools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -148,7 +148,11 @@ class RowWorker:
         self._connecting = asyncio.Lock()
 
     async def __call__(self, batch: pa.Table) -> AsyncIterator[pa.Table]:
-        """Do a parcel of pending rows; yields one table of acknowledgements."""
+        """What Ray Data calls where workers are actors."""
+        yield await self.do(batch)
+
+    async def do(self, batch: pa.Table) -> pa.Table:
+        """Do a parcel of pending rows; returns a table of acknowledgements."""
         rows = [row for parcel in batch.column("parcel").to_pylist() for row in unpack(parcel).to_pylist()]
         acks = [{"shard": row["_shard"], "done": row["_row"]} for row in rows if row["id"] is None]
         rows = [row for row in rows if row["id"] is not None]
@@ -159,7 +163,7 @@ class RowWorker:
             records = [self._plan.stores.record(walked, place) for walked, place in done]
             self._plan.stores.stores[0].log(shard, self._plan.attempt, records, self._plan.stores.record_schema)
             acks.append(_acknowledge(shard, [walked for walked, _ in done]))
-        yield pa.Table.from_pylist(acks, schema=ACK_SCHEMA)
+        return pa.Table.from_pylist(acks, schema=ACK_SCHEMA)
 
     async def _walks(self, rows: list[Row]) -> Sequence[Walk]:
         if not rows:
@@ -170,6 +174,24 @@ class RowWorker:
         return await walk_all([Pending({name: row[name] for name in names}, row["_start"], row["_usage"]) for row in rows])
 
 
+def work_here(batch: pa.Table, plan_reference: Any) -> pa.Table:
+    """Do a parcel of a pass that asks no model, in whichever worker process is free."""
+    return asyncio.run(_worker_of(plan_reference).do(batch))
+
+
+@functools.lru_cache(maxsize=1)
+def _worker_of(plan_reference: Any) -> RowWorker:
+    return RowWorker(plan_of(plan_reference))
+
+
+def plan_of(plan_reference: Any) -> Plan:
+    """The plan behind a reference that was handed to a task."""
+    import ray
+
+    plan: Plan = ray.get(plan_reference)
+    return plan
+
+
 WalkAll = Callable[[Sequence[Pending]], Awaitable[Sequence[Walk]]]
 
 
@@ -177,13 +199,13 @@ async def _connect(plan: Plan) -> WalkAll:
     """How rows are walked: in the process of an engine of the host's, else here."""
     route = Route(plan.stores.stages, plan.seed)
     if plan.model is None:
-        return partial(_walk_here, route, None)
+        return functools.partial(_walk_here, route, None)
     engine = await open_engine(plan)
     if plan.model.engine == "openai":
-        return partial(_walk_here, route, engine)
+        return functools.partial(_walk_here, route, engine)
     import ray
 
-    return partial(engine.walk_all, ray.put(route))
+    return functools.partial(engine.walk_all, ray.put(route))
 
 
 async def _walk_here(route: Route, engine: Engine | None, pending: Sequence[Pending]) -> Sequence[Walk]:
