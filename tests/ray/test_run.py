@@ -164,7 +164,7 @@ async def _endpoint_that_fails_often(folder: Path, join: list[str]) -> None:
     run = folder / "run"
     async with FaultServer(fault_ratio=0.3, seed=5) as server:
         writer = {"model": "scripted", "engine": "openai", "url": server.url, "timeout_seconds": 1.0, "max_attempts": 2, "concurrency": 16}
-        path = recipe(folder / "recipe.yaml", german_pages(folder / "in", 60), models={"writer": writer})
+        path = recipe(folder / "recipe.yaml", german_pages(folder / "in", 40), models={"writer": writer})
         succeeded(await asyncio.to_thread(xl, "run", path, "--out", run, *join))
         assert_balanced(run, STAGES)
         assert _failed(run), "with two attempts some rows must fail, or this test shows nothing"
