@@ -40,7 +40,7 @@ def gemma_tokenizer(path: Path) -> Any:
 
 
 def _vocabulary(path: Path) -> tuple[list[str], list[float], list[int]]:
-    fields = require("gguf", "cpu").GGUFReader(path).fields
+    fields = require("gguf", "cpu").GGUFReader(str(path)).fields
     pieces, scores, types = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "scores", "token_type"))
     # Runs of spaces are stored as spaces, while text reaches the model with ▁ in their place.
     return ["▁" * len(piece) if piece and not piece.strip(" ") else piece for piece in pieces], scores, types

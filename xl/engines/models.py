@@ -5,6 +5,7 @@ the user's cache, because vLLM and transformers read those at full speed.
 """
 
 import fcntl
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xl.engines.gguf import gemma_tokenizer
 from xl.errors import MissingExtra, UserError, require
@@ -154,13 +156,16 @@ def prepare(model: ResolvedModel) -> None:
 
 
 def convert(name: str) -> Path:
-    """Turn a packaged GGUF file into a Hugging Face folder in bfloat16 (about half a minute for 270M parameters)."""
+    """Turn a packaged GGUF file into a Hugging Face folder in bfloat16 (up to a minute for 270M parameters)."""
     model = PACKAGED[name]
     torch = require("torch", "cpu")
     transformers = require("transformers", "cpu")
     folder = Path(_resolve_packaged(name).path)
     gguf = _gguf_file(model)
     _check_weights(gguf, model)
+    # Its hundreds of thousands of tokens take most of the time: transformers would read them twice, and our tokenizer once more.
+    reader: Any = require("gguf", "cpu")
+    reader.GGUFReader = functools.cache(reader.GGUFReader)
     temporary = folder.with_suffix(f".{os.getpid()}.tmp")
     quantization = transformers.GgufConfig(dequantize=True)
     weights = transformers.AutoModelForCausalLM.from_pretrained(
