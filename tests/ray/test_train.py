@@ -18,7 +18,7 @@ from xl.train.metrics import read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
-NUM_STEPS = 60
+NUM_STEPS = 36
 KEYS = {**SETTINGS, "max_steps": NUM_STEPS, "save_every": 8, "workers": 2, "zero": 2}
 
 
@@ -82,4 +82,4 @@ def test_a_mistake_is_one_line(bench: Bench, tmp_path: Path) -> None:
     command += ["--out", str(bench.root / "whole"), "--set=max_steps=7", "--no-ray"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2
-    assert "train.max_steps: 60 → 7" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert "train.max_steps: 36 → 7" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
