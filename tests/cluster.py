@@ -10,7 +10,7 @@ from unittest import mock
 
 from tests.support import ROOT
 
-NUM_CPUS = 4
+NUM_CPUS = 3
 NUM_GPUS = 2
 """Ray counts them, and nothing computes there."""
 

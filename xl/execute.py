@@ -46,10 +46,10 @@ MAX_ROUNDS = 3
 CPU_PARCEL_ROWS = 512
 ENGINE_PARCEL_ROWS = 16
 
-MAX_PARCELS = 1_000
-PARCELS_PER_ENGINE = 200
+CPU_PARCELS, ENGINE_PARCELS = 500, 1_000
+PARCELS_PER_CPU, PARCELS_PER_ENGINE = 20, 200
 """Parcels in one execution of Ray Data, which keeps 10 to 20 KB for each in the driver until it ends: a pass over more rows is cut into
-several executions. Engines run dry for a moment between two, so the more engines there are, the longer an execution."""
+several executions. Workers run dry for a moment between two, so the more of them there are, the longer an execution."""
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def parallel(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]])
     import ray
 
     task = ray.remote(function)
-    window = 4 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    window = 4 * cluster_cpus()
     waiting: list[Any] = []
     for arguments_of_one in arguments:
         waiting.append(task.remote(*arguments_of_one))
@@ -199,8 +199,10 @@ def _explained(error: BaseException) -> BaseException:
 
 def _executions(plan: Plan, shards: list[InputShard]) -> Iterator[list[InputShard]]:
     """The shards in groups of at most so many rows as one execution may have, but at least one shard."""
-    num_engines = plan.model.replicas[1] if plan.model else 0
-    most = _parcel_rows(plan) * max(MAX_PARCELS, PARCELS_PER_ENGINE * num_engines)
+    if plan.model is None:
+        most = CPU_PARCEL_ROWS * max(CPU_PARCELS, PARCELS_PER_CPU * cluster_cpus())
+    else:
+        most = ENGINE_PARCEL_ROWS * max(ENGINE_PARCELS, PARCELS_PER_ENGINE * plan.model.replicas[1])
     group: list[InputShard] = []
     num_rows = 0
     for shard in shards:
@@ -268,9 +270,14 @@ class _Seals:
 
 def num_waiting_tasks() -> int:
     """How many tasks that wait rather than compute may run side by side. They claim no CPU, so Ray would start a process for each."""
+    return max(1, cluster_cpus() // 2)
+
+
+def cluster_cpus() -> int:
+    """How many CPUs Ray counts now, over all of its nodes."""
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // 2)
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _seal(plan: Plan, shard: InputShard) -> str | None:

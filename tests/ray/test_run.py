@@ -213,8 +213,8 @@ def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 60))
     succeeded(xl("run", path, "--out", tmp_path / "whole", *join))
     monkeypatch.setattr(manifest, "SHARD_ROWS", 8)
-    monkeypatch.setattr(execute, "MAX_PARCELS", 1)
-    monkeypatch.setattr(execute, "PARCELS_PER_ENGINE", 1)
+    for name in ("CPU_PARCELS", "ENGINE_PARCELS", "PARCELS_PER_CPU", "PARCELS_PER_ENGINE"):
+        monkeypatch.setattr(execute, name, 1)
     run_recipe(load_recipe(path), tmp_path / "cut", Options(address=join[1]), Console(quiet=True))
     assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
     assert_balanced(tmp_path / "cut", STAGES)

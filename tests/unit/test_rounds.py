@@ -15,6 +15,12 @@ from xl.worker import FromManifest, Plan
 SHARDS = [InputShard(name, name, {"de": 10}) for name in ("a", "b")]
 
 
+@pytest.fixture(autouse=True)
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no Ray to be asked for its CPUs."""
+    monkeypatch.setattr(execute, "cluster_cpus", lambda: 2)
+
+
 class Shown:
     """Where a person's progress bar stands."""
 
