@@ -200,9 +200,10 @@ def _explained(error: BaseException) -> BaseException:
 def _executions(plan: Plan, shards: list[InputShard]) -> Iterator[list[InputShard]]:
     """The shards in groups of at most so many rows as one execution may have, but at least one shard."""
     if plan.model is None:
-        most = CPU_PARCEL_ROWS * max(CPU_PARCELS, PARCELS_PER_CPU * cluster_cpus())
+        num_parcels = max(CPU_PARCELS, PARCELS_PER_CPU * cluster_cpus())
     else:
-        most = ENGINE_PARCEL_ROWS * max(ENGINE_PARCELS, PARCELS_PER_ENGINE * plan.model.replicas[1])
+        num_parcels = max(ENGINE_PARCELS, PARCELS_PER_ENGINE * plan.model.replicas[1])
+    most = num_parcels * _parcel_rows(plan)
     group: list[InputShard] = []
     num_rows = 0
     for shard in shards:

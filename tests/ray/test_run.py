@@ -215,6 +215,7 @@ def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(
     monkeypatch.setattr(manifest, "SHARD_ROWS", 8)
     for name in ("CPU_PARCELS", "ENGINE_PARCELS", "PARCELS_PER_CPU", "PARCELS_PER_ENGINE"):
         monkeypatch.setattr(execute, name, 1)
+    monkeypatch.setattr(execute, "CPU_PARCEL_ROWS", 8)
     run_recipe(load_recipe(path), tmp_path / "cut", Options(address=join[1]), Console(quiet=True))
     assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
     assert_balanced(tmp_path / "cut", STAGES)

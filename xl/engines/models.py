@@ -163,7 +163,8 @@ def convert(name: str) -> Path:
     folder = Path(_resolve_packaged(name).path)
     gguf = _gguf_file(model)
     _check_weights(gguf, model)
-    # Its hundreds of thousands of tokens take most of the time: transformers would read them twice, and our tokenizer once more.
+    # Its hundreds of thousands of tokens take most of the time: transformers would read them twice, and our
+    # tokenizer once more. Each asks by the same path, as text.
     reader: Any = require("gguf", "cpu")
     reader.GGUFReader = functools.cache(reader.GGUFReader)
     temporary = folder.with_suffix(f".{os.getpid()}.tmp")
