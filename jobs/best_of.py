@@ -37,13 +37,13 @@ def main(
     """Compare the best of several translations with the first sound one."""
     from rich.console import Console
 
-    from xl.execute import ray_session
     from xl.folder import check_shared, claim, locked
     from xl.methods import load_recipe
     from xl.methods.best_of import measure
     from xl.methods.xl_instruct import Recipe
     from xl.pairs.parallel import ParallelText
     from xl.pipeline import Engines
+    from xl.ray_session import ray_session
     from xl.recipe import checked, parse_override
 
     wanted = load_recipe(recipe, dict(parse_override(text) for text in set_ or ()))

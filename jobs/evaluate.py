@@ -38,9 +38,9 @@ def main(
     from xl.evaluate.outcome import outcome, print_outcome
     from xl.evaluate.recipe import load_evaluation
     from xl.evaluate.run import run_evaluation
-    from xl.execute import ray_session
     from xl.folder import check_shared, claim, locked
     from xl.pipeline import Engines
+    from xl.ray_session import ray_session
     from xl.recipe import parse_override
     from xl.summary import print_ledger
 

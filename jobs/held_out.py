@@ -26,11 +26,11 @@ def main(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
 ) -> None:
     """Measure a run's reverse model and evaluator on its held-out seeds."""
-    from xl.execute import ray_session
     from xl.folder import check_shared, locked, open_run
     from xl.methods.held_out import HeldOut, measure
     from xl.methods.x_instruction import Recipe
     from xl.pipeline import Engines, find_model
+    from xl.ray_session import ray_session
     from xl.runs import resolve_models
     from xl.summary import recipe_of
 

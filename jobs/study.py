@@ -30,9 +30,9 @@ def main(
     address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
 ) -> None:
     """Compare training on true pairs with training on shuffled ones."""
-    from xl.execute import ray_session
     from xl.folder import open_finished_run
     from xl.pipeline import Engines
+    from xl.ray_session import ray_session
     from xl.summary import recipe_of
 
     opened = open_finished_run(run)

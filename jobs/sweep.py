@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Sweep learning rates, or go on sweeping: the same command again continues."""
     from xl.engines.models import prepare
-    from xl.execute import ray_session
+    from xl.ray_session import ray_session
     from xl.sweep import claimed, needs, run_sweep
 
     rates = _rates(learning_rates)

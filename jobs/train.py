@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Train, or go on training: the same command again continues."""
     from xl.engines.models import resolve
-    from xl.execute import ray_session
+    from xl.ray_session import ray_session
     from xl.recipe import checked, overridden, parse_override
     from xl.train.settings import Train
     from xl.train.trainer import train

@@ -45,7 +45,7 @@ def cluster() -> Iterator[Cluster]:
 
 def main() -> None:
     """Start Ray, tell its address, and wait until our standard input is closed."""
-    from xl.execute import QUIET, no_api_server
+    from xl.ray_session import QUIET, no_api_server
 
     os.environ.update(QUIET)
     import ray

@@ -1,9 +1,12 @@
 """What several tests use: recipes, runs through the command line, and a look into a run's folder."""
 
 import contextlib
+import functools
+import io
 import itertools
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -11,11 +14,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
+import typer
 import yaml
+
+from xl import cli
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+"""A command line that runs to its end."""
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -63,6 +73,27 @@ def xl(*arguments: str | Path, env: dict[str, str] | None = None, timeout: float
     return subprocess.run(command(*arguments), check=False, capture_output=True, text=True, timeout=timeout, env=full, cwd=ROOT)
 
 
+def here(
+    *arguments: str | Path, main: Callable[[], None] = cli.main, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command line in this process, to its end: what it needs has been imported. Its run keeps the Ray that we are connected to."""
+    told, complained = io.StringIO(), io.StringIO()
+    code: Any = 0
+    with mock.patch.dict(os.environ, env or {}), mock.patch.object(sys, "argv", [*map(str, ("xl", *arguments))]), contextlib.chdir(ROOT):
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(complained):
+            try:
+                main()
+            except SystemExit as ended:
+                code = ended.code or 0
+    return subprocess.CompletedProcess(arguments, code, told.getvalue(), complained.getvalue())
+
+
+def job(name: str) -> Callable[[], None]:
+    """A script of `jobs/` as a `main` for `here`."""
+    commands: typer.Typer = runpy.run_path(str(ROOT / "jobs" / f"{name}.py"))["commands"]
+    return functools.partial(cli.guarded, commands)
+
+
 def command(*arguments: str | Path) -> list[str]:
     """How the command line is called."""
     return [sys.executable, "-m", "xl.cli", *map(str, arguments)]
@@ -76,7 +107,7 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
 
 def ledger(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """The run's ledger, as `xl status --json` prints it."""
-    status: dict[str, dict[str, dict[str, Any]]] = json.loads(succeeded(xl("status", run, "--json")))
+    status: dict[str, dict[str, dict[str, Any]]] = json.loads(succeeded(here("status", run, "--json")))
     return status
 
 

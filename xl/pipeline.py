@@ -61,6 +61,7 @@ class Engines:
     def open(self, plan: Any, role: Role) -> Any:
         """The plan with its model and, for engines of our own, the host that keeps them, started and warm."""
         from xl.engines.pool import needs_of, start_host
+        from xl.ray_session import worker_environment
         from xl.worker import open_engine
 
         model, resolved = role
@@ -68,7 +69,7 @@ class Engines:
         key = json.dumps([model.model_dump(mode="json"), resolved.digest])
         if model.engine != "openai":
             if self.host is None:
-                self.host = start_host()
+                self.host = start_host(worker_environment())
             self.make_room(needs_of(model), model.replicas[0], key)
         plan = replace(plan, model=model, resolved=resolved, engine_key=key, host=self.host)
         started = time.monotonic()

@@ -189,7 +189,7 @@ def _share(main: Job, arm: Job) -> None:
 
 
 def _execute_all(main: Job, todo: list[Job]) -> None:
-    from xl.execute import ray_session
+    from xl.ray_session import ray_session
 
     for model in dict.fromkeys(model for job in todo for model in job.models.values()):
         prepare(model)

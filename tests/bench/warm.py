@@ -15,11 +15,12 @@ from rich.console import Console
 
 from tests.support import ROOT, german_pages, recipe
 from xl import folder, runs
-from xl.execute import parallel, ray_session
+from xl.execute import parallel
 from xl.methods import load_recipe, method_stages
 from xl.pages.manifest import make_manifest
 from xl.pages.read import list_files
 from xl.pipeline import Engines
+from xl.ray_session import ray_session
 from xl.recipe import PageRecipe
 from xl.records import PAGE_SCHEMA, Row
 from xl.stage import Stage, passes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, command, german_pages, outcomes, recipe, succeeded, traced, wait_for, xl
+from tests.support import ROOT, Cli, command, german_pages, outcomes, recipe, succeeded, traced, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -33,10 +33,10 @@ def arguments(files: Path, out: Path, *more: str) -> list[str | Path]:
 
 
 def test_scores_are_those_of_an_undisturbed_evaluation_after_a_kill_and_only_new_questions_are_asked(
-    tmp_path: Path, join: list[str]
+    tmp_path: Path, join: list[str], joined: Cli
 ) -> None:
     files, trace = questions(tmp_path / "xquad"), tmp_path / "trace"
-    alone = json.loads(succeeded(xl(*arguments(files, tmp_path / "alone", *join), env={"XL_SCRIPTED_TRACE": str(trace)})))
+    alone = json.loads(succeeded(joined(*arguments(files, tmp_path / "alone"), env={"XL_SCRIPTED_TRACE": str(trace)})))
     assert traced(trace).total() == 2 * NUM_QUESTIONS
     languages = alone[0]["languages"]
     assert {lang: score["num_items"] for lang, score in languages.items()} == {"de": NUM_QUESTIONS, "es": NUM_QUESTIONS}
@@ -48,29 +48,29 @@ def test_scores_are_those_of_an_undisturbed_evaluation_after_a_kill_and_only_new
     wait_for(lambda: next((killed / "stages" / "answers_model").rglob("*.arrow"), None) is not None)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    assert json.loads(succeeded(xl(*arguments(files, killed, *join)))) == alone
+    assert json.loads(succeeded(joined(*arguments(files, killed)))) == alone
     found = outcomes(killed)
     assert len(found["answers_model"]) == 2 * NUM_QUESTIONS
     assert set(found["answers_model"].values()) == {1}
 
     asked = tmp_path / "asked"
     limited = tmp_path / "limited"
-    assert xl(*arguments(files, limited, "--limit", "10", *join)).returncode == 0
-    assert json.loads(succeeded(xl(*arguments(files, limited, *join), env={"XL_SCRIPTED_TRACE": str(asked)}))) == alone
+    assert joined(*arguments(files, limited, "--limit", "10")).returncode == 0
+    assert json.loads(succeeded(joined(*arguments(files, limited), env={"XL_SCRIPTED_TRACE": str(asked)}))) == alone
     assert traced(asked).total() == 2 * (NUM_QUESTIONS - 10)
 
-    refused = xl(*arguments(files, limited, "--num-shots", "2", *join))
+    refused = joined(*arguments(files, limited, "--num-shots", "2"))
     assert refused.returncode == 2
     assert "xquad.num_shots: None → 2" in refused.stderr
 
 
-def test_a_run_gives_its_base_model_the_score_that_it_has_alone(tmp_path: Path, join: list[str]) -> None:
+def test_a_run_gives_its_base_model_the_score_that_it_has_alone(tmp_path: Path, joined: Cli) -> None:
     files = questions(tmp_path / "xquad")
-    alone = json.loads(succeeded(xl(*arguments(files, tmp_path / "alone", "--export", str(tmp_path / "harness"), "--seed", "7", *join))))
+    alone = json.loads(succeeded(joined(*arguments(files, tmp_path / "alone", "--export", str(tmp_path / "harness"), "--seed", "7"))))
     scripted = {"model": "scripted", "engine": "scripted"}
     asked = [{"task": "xquad", "from": str(files), "languages": ["de", "es"]}]
     path = recipe(tmp_path / "r.yaml", german_pages(tmp_path / "pages", 4), models={"writer": scripted, "base": scripted}, benchmarks=asked)
-    told = succeeded(xl("run", path, "--out", tmp_path / "run", *join))
+    told = succeeded(joined("run", path, "--out", tmp_path / "run"))
     assert "mean of languages" in told
     inside = json.loads((tmp_path / "run" / "benchmarks" / "results.json").read_text("utf-8"))
     assert [{**result, "role": "model"} for result in inside] == alone

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 
 from tests.chaos import STAGES
 from tests.cluster import NUM_GPUS
-from tests.support import assert_balanced, german_pages, recipe, succeeded, wait_for, xl
-from xl.execute import ray_session
+from tests.support import Cli, assert_balanced, german_pages, recipe, succeeded, wait_for
 from xl.pipeline import find_model
 from xl.recipe import Model
 
@@ -20,17 +18,11 @@ pytestmark = pytest.mark.ray
 WRITER = {"model": "scripted", "engine": "scripted", "gpus": 1, "replicas": [1, NUM_GPUS + 1], "max_num_seqs": 4}
 
 
-def test_a_run_that_may_have_more_engines_than_there_are_gpus_ends(tmp_path: Path, join: list[str]) -> None:
+def test_a_run_that_may_have_more_engines_than_there_are_gpus_ends(tmp_path: Path, joined: Cli) -> None:
     pages = german_pages(tmp_path / "in", 150)
     path = recipe(tmp_path / "recipe.yaml", pages, models={"writer": {**WRITER, "delay_seconds": 0.2}})
-    succeeded(xl("run", path, "--out", tmp_path / "run", *join))
+    succeeded(joined("run", path, "--out", tmp_path / "run"))
     assert_balanced(tmp_path / "run", STAGES)
-
-
-@pytest.fixture(scope="module")
-def ray(join: list[str]) -> Iterator[Any]:
-    with ray_session(join[1]) as session:
-        yield session
 
 
 def connected(host: Any, *workers: str | None, key: str = "writer") -> list[Any]:
@@ -51,10 +43,12 @@ def new_workers(number: int) -> list[str]:
     return [uuid.uuid4().hex for _ in range(number)]
 
 
-def test_every_gpu_has_an_engine_and_every_engine_a_worker_also_after_a_death(ray: Any) -> None:
+def test_every_gpu_has_an_engine_and_every_engine_a_worker_also_after_a_death(joined: Cli) -> None:
+    import ray
+
     from xl.engines.pool import start_host
 
-    host = start_host()
+    host = start_host({})
     connected(host, None)
     wait_for(lambda: ray.get(host.begin_execution.remote("writer", NUM_GPUS + 1)) == NUM_GPUS)
     found = connected(host, *new_workers(NUM_GPUS + 1))
@@ -67,10 +61,12 @@ def test_every_gpu_has_an_engine_and_every_engine_a_worker_also_after_a_death(ra
     ray.get(host.close.remote())
 
 
-def test_an_engine_whose_room_something_else_took_is_not_waited_for(ray: Any) -> None:
+def test_an_engine_whose_room_something_else_took_is_not_waited_for(joined: Cli) -> None:
+    import ray
+
     from xl.engines.pool import start_host
 
-    host = start_host(placing_seconds=1)
+    host = start_host({}, placing_seconds=1)
     connected(host, None)
     wait_for(lambda: ray.get(host.begin_execution.remote("writer", NUM_GPUS + 1)) == NUM_GPUS)
     for other in range(NUM_GPUS - 1):

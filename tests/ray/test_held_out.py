@@ -1,13 +1,11 @@
 """What an X-Instruction run's models make of seeds that they have not seen, and how its rounds of rating end."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, assert_balanced, german_pages, ledger, recipe, rows, succeeded, traced, xl
+from tests.support import ROOT, Cli, assert_balanced, german_pages, job, ledger, recipe, rows, succeeded, traced
 from tests.tiny_model import tiny_model
 from xl.methods.rounds import SETTLED
 from xl.pairs.rating_set import rating_set
@@ -18,7 +16,7 @@ pytestmark = pytest.mark.ray
 SEEDS = {"from": [str(ROOT / "jobs/samples/seeds/de.jsonl")], "num_held_out": 10}
 
 
-def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the_same(tmp_path: Path, join: list[str]) -> None:
+def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the_same(tmp_path: Path, joined: Cli) -> None:
     """The run trains an evaluator, and another one on what the first is sure of; a scripted engine then rates as before, which ends it."""
     model = {"model": str(tiny_model(tmp_path / "tiny")), "engine": "scripted"}
     changes = {
@@ -28,7 +26,7 @@ def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the
         "rating": {"rater": "trained", "max_page_chars": 100, "rounds": {"num_rounds": 3}},
     }
     path, run = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 20), **changes), tmp_path / "run"
-    succeeded(xl("run", path, "--out", run, *join, env={"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}))
+    succeeded(joined("run", path, "--out", run, env={"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}))
     pairs = rating_set(read_seeds(Seeds.model_validate(SEEDS), ["de"], 7).held_out, 100, 7)
 
     assert_balanced(run, ["pairs", "rated", "labelled_2", "rated_2", "labelled_3", "rated_3", "accepted"])
@@ -42,8 +40,7 @@ def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the
     asked = every["pairs"]["de"]["in"] + 2 * (every["rated"]["de"]["in"] + len(pairs))
     assert traced(tmp_path / "trace").total() == asked, "a round that teaches nothing new costs no call"
 
-    command = [sys.executable, str(ROOT / "jobs/held_out.py"), str(run), *join]
-    printed, again = (subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, cwd=ROOT) for _ in range(2))
+    printed, again = (joined(run, main=job("held_out")) for _ in range(2))
     assert "writers on 10 held-out seeds" in succeeded(printed)
     assert ledger(run / "held_out" / "reverse")["retrieved"]["de"]["kept"] == 10
     assert ledger(run / "held_out" / "raters")["rated_margin"]["de"]["kept"] == len(pairs)

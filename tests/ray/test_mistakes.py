@@ -9,15 +9,28 @@ import pytest
 
 from tests.chaos import STAGES
 from tests.fault_server import FaultServer
-from tests.support import ROOT, assert_balanced, command, fill, german_pages, on_a_disk_of_its_own, recipe, small_disk, succeeded, xl
+from tests.support import (
+    ROOT,
+    Cli,
+    assert_balanced,
+    command,
+    fill,
+    german_pages,
+    here,
+    on_a_disk_of_its_own,
+    recipe,
+    small_disk,
+    succeeded,
+    xl,
+)
 
 pytestmark = pytest.mark.ray
 
 
-def complaint(folder: Path, writer: dict[str, Any], *join: str, env: dict[str, str] | None = None) -> str:
+def complaint(folder: Path, writer: dict[str, Any], cli: Cli = here, env: dict[str, str] | None = None) -> str:
     """The one line that a run with this writer ends with."""
     path = recipe(folder / "recipe.yaml", german_pages(folder / "pages", 8), models={"writer": writer})
-    done = xl("run", path, "--out", folder / "run", *join, env=env)
+    done = cli("run", path, "--out", folder / "run", env=env)
     assert done.returncode == 2, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("xl: ")]
     assert len(lines) == 1 and "Traceback" not in done.stderr
@@ -32,16 +45,16 @@ def test_an_unknown_packaged_model_is_told_with_those_there_are(tmp_path: Path) 
     assert "packaged/gemma-3-270m" in complaint(tmp_path, {"model": "packaged/nothing"})
 
 
-def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path: Path, join: list[str]) -> None:
+def test_an_endpoint_that_cannot_be_reached_is_named(tmp_path: Path, joined: Cli) -> None:
     writer = {"model": "m", "engine": "openai", "url": "http://127.0.0.1:9/v1", "max_attempts": 1}
-    assert "http://127.0.0.1:9/v1" in complaint(tmp_path, writer, *join)
+    assert "http://127.0.0.1:9/v1" in complaint(tmp_path, writer, joined)
 
 
-def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path, join: list[str]) -> None:
+def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path, joined: Cli) -> None:
     async def go() -> str:
         async with FaultServer(api_key="right") as server:
             writer = {"model": "scripted", "engine": "openai", "url": server.url, "api_key_env": "MY_KEY"}
-            return await asyncio.to_thread(complaint, tmp_path, writer, *join, env={"MY_KEY": "planted-secret"})
+            return await asyncio.to_thread(complaint, tmp_path, writer, joined, env={"MY_KEY": "planted-secret"})
 
     line = asyncio.run(go())
     assert "MY_KEY" in line and "planted-secret" not in line
@@ -49,11 +62,11 @@ def test_a_wrong_key_names_the_variable_and_not_the_key(tmp_path: Path, join: li
     assert b"planted-secret" not in everything
 
 
-def test_a_key_that_only_the_driver_has_is_told_by_the_clusters_workers(tmp_path: Path, join: list[str]) -> None:
+def test_a_key_that_only_the_driver_has_is_told_by_the_clusters_workers(tmp_path: Path, joined: Cli) -> None:
     async def go() -> str:
         async with FaultServer(api_key="right") as server:
             writer = {"model": "scripted", "engine": "openai", "url": server.url, "api_key_env": "MY_KEY"}
-            return await asyncio.to_thread(complaint, tmp_path, writer, *join, env={"MY_KEY": "right"})
+            return await asyncio.to_thread(complaint, tmp_path, writer, joined, env={"MY_KEY": "right"})
 
     assert "asks for a key: set the environment variable MY_KEY" in asyncio.run(go())
 
@@ -95,14 +108,14 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> Non
     assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
 
 
-def test_a_disk_that_is_full_before_the_first_page_is_named(tmp_path: Path, join: list[str]) -> None:
+def test_a_disk_that_is_full_before_the_first_page_is_named(tmp_path: Path, joined: Cli) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 4_000))
     with small_disk(tmp_path / "disk", "48k") as disk:  # the keys of the pages are 64 kB
-        done = xl("run", path, "--out", disk / "run", *join)
+        done = joined("run", path, "--out", disk / "run")
     assert done.returncode == 2 and "xl: the disk is full" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path, join: list[str]) -> None:
+def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path, join: list[str], joined: Cli) -> None:
     with small_disk(tmp_path / "disk", "16m") as disk:
         writer = {"model": "scripted", "engine": "scripted", "delay_seconds": 0.2, "max_num_seqs": 8}
         path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 120), models={"writer": writer})
@@ -113,5 +126,5 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: P
         complaint = driver.communicate(timeout=900)[1]
         assert driver.returncode == 2 and "xl: the disk is full" in complaint and "Traceback" not in complaint, complaint
         filler.unlink()
-        succeeded(xl("run", path, "--out", disk / "run", *join))
+        succeeded(joined("run", path, "--out", disk / "run"))
         assert_balanced(disk / "run", STAGES)

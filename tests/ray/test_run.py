@@ -13,19 +13,34 @@ import yaml
 
 from tests.chaos import SETTINGS, STAGES, kill_and_compare
 from tests.fault_server import FaultServer
-from tests.support import ROOT, assert_balanced, command, german_pages, ledger, outcomes, recipe, rows, succeeded, traced, xl
+from tests.support import (
+    ROOT,
+    Cli,
+    assert_balanced,
+    command,
+    german_pages,
+    here,
+    ledger,
+    outcomes,
+    recipe,
+    rows,
+    succeeded,
+    traced,
+    wait_until_gone,
+    xl,
+)
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, join: list[str]) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, joined: Cli) -> Path:
     """A finished run over the sample pages, clean and dirty; tests copy it before they change it."""
     folder = tmp_path_factory.mktemp("finished")
     languages = ["ar", "de", "es", "ga", "sw", "th", "tr", "vi"]
     pages = {"from": ["jobs/samples/pages", "jobs/samples/dirty.jsonl"], "lang": "lang"}
     path = recipe(folder / "recipe.yaml", pages, languages=languages)
-    succeeded(xl("run", path, "--out", folder / "run", *join, env={"XL_SCRIPTED_TRACE": str(folder / "trace")}))
+    succeeded(joined("run", path, "--out", folder / "run", env={"XL_SCRIPTED_TRACE": str(folder / "trace")}))
     return folder
 
 
@@ -70,40 +85,40 @@ def test_the_dataset_loads_in_datasets_as_parquet_and_as_json_lines(finished: Pa
 
 def test_the_same_command_on_a_finished_run_does_nothing_and_says_so(finished: Path) -> None:
     before = traced(finished / "trace")
-    said = succeeded(xl("run", finished / "recipe.yaml", "--out", finished / "run", timeout=30))
+    said = succeeded(here("run", finished / "recipe.yaml", "--out", finished / "run"))
     assert "nothing to do" in said
     assert traced(finished / "trace") == before
 
 
 def test_trace_tells_the_life_of_a_kept_and_of_a_dropped_page(finished: Path) -> None:
     kept = rows(finished / "run", "dataset")[0]["id"]
-    told = succeeded(xl("trace", finished / "run", kept))
+    told = succeeded(here("trace", finished / "run", kept))
     assert all(f"{stage}: " in told for stage in STAGES)
     assert "instruction:" in told and "reverse_instruction:" in told
     dropped = next(row for row in rows(finished / "run", "pages") if row["reason"] == "mojibake")
-    told = succeeded(xl("trace", finished / "run", dropped["id"][:12]))
+    told = succeeded(here("trace", finished / "run", dropped["id"][:12]))
     assert "dropped (mojibake)" in told and "text:" in told
 
 
-def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_touch(finished: Path, tmp_path: Path, join: list[str]) -> None:
+def test_a_changed_recipe_is_refused_by_name_and_redo_keeps_what_it_does_not_touch(finished: Path, tmp_path: Path, joined: Cli) -> None:
     folder = copy(finished, tmp_path)
-    changed = ["--set", "rating.min_margin=0.3", "--out", folder / "run", *join]
-    refused = xl("run", folder / "recipe.yaml", *changed)
+    changed = ["--set", "rating.min_margin=0.3", "--out", folder / "run"]
+    refused = joined("run", folder / "recipe.yaml", *changed)
     assert refused.returncode == 2
     assert "rating.min_margin: 0.1 → 0.3" in refused.stderr and "accepted, dataset" in refused.stderr
     assert "Traceback" not in refused.stderr and refused.stderr.count("\n") == 1
     env = {"XL_SCRIPTED_TRACE": str(folder / "trace-redo")}
-    succeeded(xl("run", folder / "recipe.yaml", *changed, "--redo", env=env))
+    succeeded(joined("run", folder / "recipe.yaml", *changed, "--redo", env=env))
     assert traced(folder / "trace-redo").total() == 0, "a threshold costs no call to a model"
     assert_balanced(folder / "run", STAGES)
     kept = [row for row in rows(folder / "run", "accepted") if row["status"] == "kept"]
     assert kept and all(row["margin"] >= 0.3 for row in kept)
 
 
-def test_fresh_starts_over_with_the_changed_recipe(finished: Path, tmp_path: Path, join: list[str]) -> None:
+def test_fresh_starts_over_with_the_changed_recipe(finished: Path, tmp_path: Path, joined: Cli) -> None:
     folder = copy(finished, tmp_path)
-    changed = ["--set", "languages=[ga]", "--set", "rating.num_contrasts=2", "--out", folder / "run", "--fresh", *join]
-    succeeded(xl("run", folder / "recipe.yaml", *changed, env={"XL_SCRIPTED_TRACE": str(folder / "trace-fresh")}))
+    changed = ["--set", "languages=[ga]", "--set", "rating.num_contrasts=2", "--out", folder / "run", "--fresh"]
+    succeeded(joined("run", folder / "recipe.yaml", *changed, env={"XL_SCRIPTED_TRACE": str(folder / "trace-fresh")}))
     kept = {stage: entry["ga"]["kept"] for stage, entry in ledger(folder / "run").items()}
     asked = traced(folder / "trace-fresh").total()
     assert asked == kept["unique"] + 3 * kept["contrasts"], (
@@ -113,7 +128,7 @@ def test_fresh_starts_over_with_the_changed_recipe(finished: Path, tmp_path: Pat
 
 
 def test_other_columns_are_refused_by_name(finished: Path) -> None:
-    refused = xl("run", finished / "recipe.yaml", "--out", finished / "run", "--set", "pages.source=other")
+    refused = here("run", finished / "recipe.yaml", "--out", finished / "run", "--set", "pages.source=other")
     assert refused.returncode == 2
     assert "pages.source: web → other" in refused.stderr
 
@@ -121,54 +136,63 @@ def test_other_columns_are_refused_by_name(finished: Path) -> None:
 def test_a_cleaned_run_is_smaller_and_still_tells_what_became_of_its_rows(finished: Path, tmp_path: Path) -> None:
     run = copy(finished, tmp_path) / "run"
     before, dropped = ledger(run), next(row for row in rows(run, "pages") if row["reason"] == "mojibake")
-    assert "freed" in succeeded(xl("clean", run))
+    assert "freed" in succeeded(here("clean", run))
     assert ledger(run) == before
-    assert "dropped (mojibake)" in succeeded(xl("trace", run, dropped["id"]))
-    assert "nothing to do" in succeeded(xl("run", tmp_path / "recipe.yaml", "--out", run))
-    extended = xl("run", tmp_path / "recipe.yaml", "--out", run, "--limit", "5")
+    assert "dropped (mojibake)" in succeeded(here("trace", run, dropped["id"]))
+    assert "nothing to do" in succeeded(here("run", tmp_path / "recipe.yaml", "--out", run))
+    extended = here("run", tmp_path / "recipe.yaml", "--out", run, "--limit", "5")
     assert extended.returncode == 2 and "was cleaned" in extended.stderr
 
 
-def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path, join: list[str]) -> None:
+def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path, joined: Cli) -> None:
     pages = german_pages(tmp_path / "in" / "de", 30)
     path = recipe(tmp_path / "recipe.yaml", tmp_path / "in")
     env = {"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}
-    succeeded(xl("run", path, "--out", tmp_path / "run", *join, env=env))
+    succeeded(joined("run", path, "--out", tmp_path / "run", env=env))
     asked = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
     german_pages(pages, 10, first=500)
     shutil.copy(ROOT / "jobs" / "samples" / "pages" / "sw.jsonl", tmp_path / "in" / "sw.jsonl")
-    succeeded(xl("run", path, "--out", tmp_path / "run", "--set", "languages=[de, sw]", *join, env=env))
+    succeeded(joined("run", path, "--out", tmp_path / "run", "--set", "languages=[de, sw]", env=env))
     now = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
     assert (asked, now) == (30, 30 + 10 + 44)
     assert_balanced(tmp_path / "run", STAGES)
 
 
-def test_two_runs_side_by_side_finish_both_and_a_second_driver_in_one_folder_is_refused(tmp_path: Path) -> None:
-    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 40))
-    runs = [subprocess.Popen(command("run", path, "--out", tmp_path / name), cwd=ROOT, stdout=subprocess.DEVNULL) for name in "ab"]
-    while not (tmp_path / "a" / "run.json").exists():
-        assert runs[0].poll() is None
-    second = xl("run", path, "--out", tmp_path / "a")
-    family = [child for run in runs for child in psutil.Process(run.pid).children(recursive=True)]
-    assert [run.wait(900) for run in runs] == [0, 0]
+def test_two_runs_of_two_models_on_two_cpus_finish_side_by_side_and_one_that_is_killed_too(tmp_path: Path) -> None:
+    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 64))
+    data = yaml.safe_load(path.read_text())
+    data["models"]["writer"] |= {"delay_seconds": 0.5, "max_num_seqs": 8}
+    data["models"]["rater"] = {"model": "scripted", "engine": "scripted"}
+    path.write_text(yaml.safe_dump(data))
+    arguments = {name: ("run", path, "--out", tmp_path / name, "--num-cpus", "2") for name in "ab"}
+    runs = [subprocess.Popen(command(*how), cwd=ROOT, stdout=subprocess.DEVNULL) for how in arguments.values()]
+    while not list((tmp_path / "a").glob("stages/pairs/log/*/*.arrow")):
+        assert runs[0].poll() is None, "the run ended before it could be killed"
+    second = here(*arguments["a"])
     assert second.returncode == 2 and "another run is at work there" in second.stderr
+    family = [child for run in runs for child in psutil.Process(run.pid).children(recursive=True)]
+    runs[0].kill()
+    runs[0].wait()
+    succeeded(xl(*arguments["a"]))
+    assert runs[1].wait(900) == 0
+    assert_balanced(tmp_path / "a", STAGES)
     assert outcomes(tmp_path / "a") == outcomes(tmp_path / "b")
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], "something was left running"
+    assert not wait_until_gone(family), "something was left running"
 
 
-def test_with_an_endpoint_that_fails_often_every_row_is_accounted_for_and_a_retry_completes_them(tmp_path: Path, join: list[str]) -> None:
-    asyncio.run(_endpoint_that_fails_often(tmp_path, join))
+def test_with_an_endpoint_that_fails_often_every_row_is_accounted_for_and_a_retry_completes_them(tmp_path: Path, joined: Cli) -> None:
+    asyncio.run(_endpoint_that_fails_often(tmp_path, joined))
 
 
-async def _endpoint_that_fails_often(folder: Path, join: list[str]) -> None:
+async def _endpoint_that_fails_often(folder: Path, joined: Cli) -> None:
     run = folder / "run"
     async with FaultServer(fault_ratio=0.3, seed=5) as server:
         writer = {"model": "scripted", "engine": "openai", "url": server.url, "timeout_seconds": 1.0, "max_attempts": 2, "concurrency": 16}
         path = recipe(folder / "recipe.yaml", german_pages(folder / "in", 40), models={"writer": writer})
-        succeeded(await asyncio.to_thread(xl, "run", path, "--out", run, *join))
+        succeeded(await asyncio.to_thread(joined, "run", path, "--out", run))
         assert_balanced(run, STAGES)
         assert _failed(run), "with two attempts some rows must fail, or this test shows nothing"
-        patient = ["--set", "models.writer.max_attempts=12", "--retry-failed", *join]
+        patient = ["--set", "models.writer.max_attempts=12", "--retry-failed"]
         succeeded(await asyncio.to_thread(xl, "run", path, "--out", run, *patient))
     assert_balanced(run, STAGES)
     assert not _failed(run)
@@ -184,44 +208,24 @@ def test_random_kills_lose_and_double_no_row(tmp_path: Path) -> None:
     assert kills.total() == 3
 
 
-def test_two_models_take_turns_on_two_cpus_and_a_run_continues_there(tmp_path: Path) -> None:
-    path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 64))
-    data = yaml.safe_load(path.read_text())
-    data["models"]["writer"] |= {"delay_seconds": 0.5, "max_num_seqs": 8}
-    data["models"]["rater"] = {"model": "scripted", "engine": "scripted"}
-    path.write_text(yaml.safe_dump(data))
-    arguments = command("run", path, "--out", tmp_path / "run", "--num-cpus", "2")
-    driver = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not list((tmp_path / "run").glob("stages/pairs/log/*/*.arrow")):
-        assert driver.poll() is None, "the run ended before it could be killed"
-    driver.kill()
-    driver.wait()
-    succeeded(xl(*arguments[3:]))
-    assert_balanced(tmp_path / "run", STAGES)
-
-
 def test_a_pass_over_many_rows_is_cut_into_executions_and_gives_the_same_rows(
-    tmp_path: Path, join: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, joined: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rich.console import Console
-
     from xl import execute
-    from xl.methods import load_recipe
     from xl.pages import manifest
-    from xl.runs import Options, run_recipe
 
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 60))
-    succeeded(xl("run", path, "--out", tmp_path / "whole", *join))
+    succeeded(joined("run", path, "--out", tmp_path / "whole"))
     monkeypatch.setattr(manifest, "SHARD_ROWS", 8)
     for name in ("CPU_PARCELS", "ENGINE_PARCELS", "PARCELS_PER_CPU", "PARCELS_PER_ENGINE"):
         monkeypatch.setattr(execute, name, 1)
     monkeypatch.setattr(execute, "CPU_PARCEL_ROWS", 8)
-    run_recipe(load_recipe(path), tmp_path / "cut", Options(address=join[1]), Console(quiet=True))
+    succeeded(joined("run", path, "--out", tmp_path / "cut"))
     assert outcomes(tmp_path / "cut") == outcomes(tmp_path / "whole")
     assert_balanced(tmp_path / "cut", STAGES)
 
 
-def test_instruction_data_becomes_a_dataset_and_one_more_language_extends_it(tmp_path: Path, join: list[str]) -> None:
+def test_instruction_data_becomes_a_dataset_and_one_more_language_extends_it(tmp_path: Path, joined: Cli) -> None:
     for lang, text in (("en", "The {} is a river."), ("de", "Der Fluss {} ist lang."), ("tr", "{} uzun bir nehirdir.")):
         items = [{"instruction": f"{lang}?", "input": str(n), "output": text.format(n)} for n in range(40)]
         (tmp_path / f"{lang}.json").write_text(json.dumps(items), "utf-8")
@@ -234,23 +238,23 @@ def test_instruction_data_becomes_a_dataset_and_one_more_language_extends_it(tmp
     }
     path, run = tmp_path / "recipe.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(data))
-    succeeded(xl("run", path, "--out", run, *join))
+    succeeded(joined("run", path, "--out", run))
     before = outcomes(run)["dataset"]
     assert {lang: entry["kept"] for lang, entry in ledger(run)["dataset"].items()} == {"de": 40, "en": 40}
-    assert "nothing to do" in succeeded(xl("run", path, "--out", run, *join))
+    assert "nothing to do" in succeeded(joined("run", path, "--out", run))
     path.write_text(yaml.safe_dump({**data, "languages": ["de", "tr"]}))
-    succeeded(xl("run", path, "--out", run, *join))
+    succeeded(joined("run", path, "--out", run))
     assert {lang: entry["kept"] for lang, entry in ledger(run)["dataset"].items()} == {"de": 40, "en": 40, "tr": 40}
     assert before.keys() <= outcomes(run)["dataset"].keys()
     assert (run / "report.html").exists()
 
 
-def test_an_arm_added_to_a_finished_run_reuses_all_that_it_shares(finished: Path, tmp_path: Path, join: list[str]) -> None:
+def test_an_arm_added_to_a_finished_run_reuses_all_that_it_shares(finished: Path, tmp_path: Path, joined: Cli) -> None:
     folder = copy(finished, tmp_path / "copy")
     path, run, trace = folder / "recipe.yaml", folder / "run", tmp_path / "trace"
     data = yaml.safe_load(path.read_text("utf-8"))
     path.write_text(yaml.safe_dump({**data, "arms": {"strict": {"rating": {"min_margin": 0.3}}}}))
-    printed = succeeded(xl("run", path, "--out", run, *join, env={"XL_SCRIPTED_TRACE": str(trace)}))
+    printed = succeeded(joined("run", path, "--out", run, env={"XL_SCRIPTED_TRACE": str(trace)}))
     assert not trace.exists(), "another threshold is a matter of rows that are rated already"
     assert "arm strict: " in printed
     arm = run / "arms" / "strict"
@@ -261,7 +265,7 @@ def test_an_arm_added_to_a_finished_run_reuses_all_that_it_shares(finished: Path
     path.write_text(
         yaml.safe_dump({**data, "arms": {"strict": {"rating": {"min_margin": 0.3}}, "other": {"rating": {"num_contrasts": 2}}}})
     )
-    succeeded(xl("run", path, "--out", run, *join, env={"XL_SCRIPTED_TRACE": str(trace)}))
+    succeeded(joined("run", path, "--out", run, env={"XL_SCRIPTED_TRACE": str(trace)}))
     num_paired = sum(entry["kept"] for entry in ledger(run)["pairs"].values())
     assert traced(trace).total() == 3 * num_paired, "only the rating is done again, with its own and two other instructions"
-    assert "nothing to do" in succeeded(xl("run", path, "--out", run, *join))
+    assert "nothing to do" in succeeded(joined("run", path, "--out", run))

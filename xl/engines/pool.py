@@ -201,9 +201,9 @@ def num_that_fit(needs: Mapping[str, float], most: int) -> int:
     return min(most, sum(rooms))
 
 
-def start_host(placing_seconds: float = PLACING_SECONDS) -> Any:
-    """The run's engine host, as an actor handle."""
-    return ray.remote(_EngineHost).options(num_cpus=0, max_concurrency=1_000).remote(placing_seconds)
+def start_host(environment: Mapping[str, Any], placing_seconds: float = PLACING_SECONDS) -> Any:
+    """The run's engine host, as an actor handle. Its engines have the same runtime `environment`."""
+    return ray.remote(_EngineHost).options(num_cpus=0, max_concurrency=1_000, runtime_env=dict(environment)).remote(placing_seconds)
 
 
 class PooledEngine:

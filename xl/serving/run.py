@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from xl.errors import UserError, require
-from xl.execute import ray_session
+from xl.ray_session import ray_session
 from xl.serving.keys import ENVIRONMENT_VARIABLE, Keyring, add_key
 from xl.serving.settings import Serving, is_loopback
 

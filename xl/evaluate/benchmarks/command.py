@@ -55,9 +55,9 @@ def evaluate(
     from xl.evaluate.benchmarks.judging import judge_answers
     from xl.evaluate.benchmarks.results import print_results, write_results
     from xl.evaluate.benchmarks.run import run_benchmarks
-    from xl.execute import ray_session
     from xl.folder import check_shared, claim, locked
     from xl.pipeline import Engines
+    from xl.ray_session import ray_session
 
     if len(task) != len(from_):
         raise UserError(f"there are {len(task)} --task and {len(from_)} --from; give each task its own, in the same order")
