@@ -1,13 +1,33 @@
-"""The order of tests: those that take long first, so that workers side by side end together."""
+"""The order of tests, and one Ray for all runs that do not care whose it is: starting one for each takes most of a short run's time."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from tests.cluster import cluster
+from tests.support import Cli, here
 
 # Two engines on two cores take 59 s for what takes them 147 s where each waits for its own threads by spinning.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Unit tests come last, but for those that train."""
+    """Long ones first, so that workers side by side end together: unit tests come last, but for those that train."""
     items.sort(key=lambda item: "unit" in item.path.parts and "train" not in item.path.parts)
+
+
+@pytest.fixture(scope="session")
+def join() -> Iterator[list[str]]:
+    """Arguments that let a process of its own join the tests' Ray."""
+    with cluster() as running:
+        yield running.join
+
+
+@pytest.fixture(scope="session")
+def joined(join: list[str]) -> Iterator[Cli]:
+    """The command line in this process, whose runs share one connection to the tests' Ray."""
+    from xl.ray_session import ray_session
+
+    with ray_session(join[1]):
+        yield here

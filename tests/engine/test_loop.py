@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, ledger, recipe, succeeded, xl
+from tests.support import ROOT, Cli, here, ledger, recipe, succeeded
 
 pytestmark = pytest.mark.engine
 
@@ -38,9 +38,9 @@ def sample(lang: str) -> list[str]:
     return (ROOT / "jobs/samples/pages" / f"{lang}.jsonl").read_text("utf-8").splitlines()
 
 
-def test_from_pages_to_a_verdict(tmp_path: Path) -> None:
+def test_from_pages_to_a_verdict(tmp_path: Path, joined: Cli) -> None:
     path, run = write(tmp_path, 2), tmp_path / "run"
-    assert "Spanish (not trained)" in succeeded(xl("run", path, "--out", run, timeout=900))
+    assert "Spanish (not trained)" in succeeded(joined("run", path, "--out", run))
     assert (run / "training" / "model" / "config.json").exists()
     rows = ledger(run / "evaluation")
     for stage in ("prompts", "answers_base", "answers_tuned", "fit", "verdicts"):
@@ -49,11 +49,11 @@ def test_from_pages_to_a_verdict(tmp_path: Path) -> None:
     assert "The model" in report
     assert "What changed" in report and "not trained on" in report
 
-    compared = json.loads(succeeded(xl("compare", run, "--json")))
+    compared = json.loads(succeeded(here("compare", run, "--json")))
     figure = next(figure for figure in compared if figure["measure"] == "in the wanted language" and figure["lang"] is None)
     assert figure["num_questions"] == 9 and set(figure["differences"]) == {"tuned"}
 
-    assert "nothing to do" in succeeded(xl("run", path, "--out", run))
-    refused = xl("run", write(tmp_path, 3), "--out", run)
+    assert "nothing to do" in succeeded(joined("run", path, "--out", run))
+    refused = joined("run", write(tmp_path, 3), "--out", run)
     assert refused.returncode == 2
     assert "train.max_steps: 2 → 3" in refused.stderr

@@ -16,7 +16,8 @@ import pytest
 from tests.chaos import STAGES
 from tests.support import ROOT, assert_balanced, ledger, recipe, rows, succeeded, xl
 from xl.engines.models import prepare, resolve
-from xl.engines.vllm import cpu_dtype
+from xl.engines.vllm import cpu_dtype, executor_arguments
+from xl.recipe import Model
 
 pytestmark = pytest.mark.engine
 
@@ -25,14 +26,25 @@ KEY = "key-of-the-server"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A vLLM server with Gemma 3 270M on a free port of this machine."""
-    found = resolve("packaged/gemma-3-270m")
+    """A vLLM server with SmolLM2 135M on a free port of this machine."""
+    found = resolve("packaged/smollm2-135m-instruct")
     prepare(found)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    limits = ["--max-model-len", "1024", "--max-num-seqs", "16", "--max-num-batched-tokens", "2048", "--no-enable-chunked-prefill"]
-    names = ["--model", found.path, "--served-model-name", "gemma", "--host", "127.0.0.1", "--port", str(port)]
+    executor = executor_arguments(Model(model=found.name))["distributed_executor_backend"]
+    limits = [
+        "--distributed-executor-backend",
+        executor,
+        "--max-model-len",
+        "2048",
+        "--max-num-seqs",
+        "16",
+        "--max-num-batched-tokens",
+        "2048",
+        "--no-enable-chunked-prefill",
+    ]
+    names = ["--model", found.path, "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)]
     threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count()), "VLLM_CPU_KVCACHE_SPACE": "1"}
     log = tmp_path_factory.mktemp("server") / "log"
     with open(log, "w") as output:
@@ -65,14 +77,14 @@ def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", log: Path) 
 
 
 def test_pages_become_rated_pairs_through_a_vllm_server(url: str, tmp_path: Path) -> None:
-    writer = {"model": "gemma", "engine": "openai", "url": url, "chat": False, "api_key_env": "SERVER_KEY", "concurrency": 16}
+    writer = {"model": "smollm2", "engine": "openai", "url": url, "chat": False, "api_key_env": "SERVER_KEY", "concurrency": 16}
     pages = {"from": ["jobs/samples/pages/de.jsonl", "jobs/samples/pages/tr.jsonl"]}
     rating = {"num_contrasts": 2, "num_tokens": 24}
     path = recipe(tmp_path / "recipe.yaml", pages, languages=["de", "tr"], models={"writer": writer}, rating=rating)
-    succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "6", env={"SERVER_KEY": KEY}, timeout=900))
+    succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "8", env={"SERVER_KEY": KEY}))
     assert_balanced(tmp_path / "run", STAGES)
     every = ledger(tmp_path / "run")
-    assert sum(entry["in"] for entry in every["pairs"].values()) == 12
-    assert sum(entry["kept"] for entry in every["rated"].values()) >= 6
+    assert sum(entry["in"] for entry in every["pairs"].values()) == 16
+    assert sum(entry["kept"] for entry in every["rated"].values()) >= 2
     assert not any(entry["failed"] for stage in every.values() for entry in stage.values())
     assert all(-20 < row["own_logprob"] < 0 for row in rows(tmp_path / "run", "rated"))
