@@ -45,12 +45,12 @@ def cluster() -> Iterator[Cluster]:
 
 def main() -> None:
     """Start Ray, tell its address, and wait until our standard input is closed."""
-    from xl.ray_session import QUIET, no_api_server
+    from xl.ray_session import QUIET, bare_node
 
     os.environ.update(QUIET)
     import ray
 
-    with no_api_server():
+    with bare_node():
         context = ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=NUM_GPUS, include_dashboard=False, log_to_driver=False)
     print("ADDRESS", context.address_info["gcs_address"], flush=True)
     sys.stdin.read()

@@ -4,6 +4,7 @@ python -m tests.vllm_answers '{"requests": ["…"], "loads": [{"model": FOLDER, 
 """
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -20,6 +21,7 @@ def _answers(folder: str, adapter: str | None, requests: list[str]) -> dict[str,
     """Prompts with their answers as token ids: the model's own as `plain`, those with the adapter as `adapted`."""
     model = Model(model=folder, dtype="float32", max_model_len=256, max_num_seqs=NUM_PROMPTS)
     set_cpu_environment(model)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # its core in this process, which has imported what it needs
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 

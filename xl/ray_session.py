@@ -60,7 +60,7 @@ def _connection(address: str | None, num_cpus: int | None) -> Iterator[None]:
     import ray
 
     local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
-    with no_api_server(), _explained_start(address):
+    with bare_node(), _explained_start(address):
         ray.init(
             address=address or "local",
             log_to_driver=False,
@@ -115,17 +115,20 @@ def _explained_start(address: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_api_server() -> Iterator[None]:
-    """Keep a private Ray from starting its API server.
+def bare_node() -> Iterator[None]:
+    """Keep a private Ray from starting processes that nothing here needs, each with libraries of its own to load.
 
-    Without a dashboard Ray starts it all the same for its usage report, and with the report switched off it still asks the metadata
-    services of three clouds where it runs (2.60, `ray/_common/usage/usage_lib.py`). Nothing here needs it.
+    These are the autoscaler, since one machine cannot grow; what sends workers' logs to the driver, which nobody reads; and the API
+    server. That one Ray starts without a dashboard too, for its usage report, and with the report switched off it still asks the
+    metadata services of three clouds where it runs (2.60, `ray/_common/usage/usage_lib.py`).
     """
     from ray._private.node import Node
 
-    start = Node.start_api_server
-    Node.start_api_server = lambda self, **_: None
+    starts = {name: getattr(Node, name) for name in ("start_api_server", "start_monitor", "start_log_monitor")}
+    for name in starts:
+        setattr(Node, name, lambda self, **_: None)
     try:
         yield
     finally:
-        Node.start_api_server = start
+        for name, start in starts.items():
+            setattr(Node, name, start)
