@@ -76,8 +76,10 @@ def _processor(ask: Any) -> Any:
         batch_size=16,
         concurrency=1,
         chat_template_stage=False,
+        tokenize_stage={"num_cpus": 0.1},
+        detokenize_stage={"num_cpus": 0.1},
         max_concurrent_batches=4,
-        placement_group_config={"bundles": [{"CPU": 0.1}]},  # what is left is for the processors' other steps
+        placement_group_config={"bundles": [{"CPU": 0.1}]},  # by default the steps of two processors need more CPUs than two
         runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}},
     )
 
