@@ -52,11 +52,9 @@ def main(
     text = checked(ParallelText, {"lang": lang, "from": from_, "documents": documents, "source": "best_of"}, "--from, --lang, --documents")
     run = claim(out)
     progress = Console(stderr=True) if as_json else console
-    with locked(run), ray_session(address):
-        check_shared(run, address)
-        engines = Engines(progress)
+    with locked(run), ray_session(address), Engines(progress) as engines:
+        check_shared(run)
         found = measure(wanted, text, num_sentences, run, engines, progress, redo)
-        engines.close()
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:

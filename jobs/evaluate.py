@@ -46,11 +46,9 @@ def main(
 
     evaluation = load_evaluation(recipe, dict(parse_override(text) for text in set_ or ()))
     run = claim(out)
-    with locked(run), ray_session(address):
-        check_shared(run, address)
-        engines = Engines(console)
+    with locked(run), ray_session(address), Engines(console) as engines:
+        check_shared(run)
         run_evaluation(evaluation, run, engines, console, redo=redo, retry_failed=retry_failed)
-        engines.close()
     print_ledger(run, console)
     print_outcome(outcome(run, evaluation.languages, {}, evaluation.seed), console)
 

@@ -42,11 +42,9 @@ def main(
     roles = {"prompted": (recipe.model_for("writer"), find_model(recipe.model_for("writer")))}
     own = {"trained": "writer", "evaluator": "rater"}
     roles |= {name: (recipe.model_for(role), models[role]) for name, role in own.items() if role in trainings}
-    with locked(opened), ray_session(address):
-        check_shared(opened, address)
-        engines = Engines(console)
+    with locked(opened), ray_session(address), Engines(console) as engines:
+        check_shared(opened)
         found: HeldOut = measure(recipe, opened, roles, engines, console)
-        engines.close()
     table = Table(title=f"writers on {found.num_seeds} held-out seeds", title_justify="left", header_style="bold")
     for heading in ("writer", "chrF to the true instruction", "finds its page among 20"):
         table.add_column(heading)

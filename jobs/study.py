@@ -40,8 +40,7 @@ def main(
     if recipe.train is None or recipe.evaluate is None or not recipe.evaluate.num_others:
         raise UserError(f"{run}: its recipe has no `train:` or no `evaluate:` with `num_others`, so there is nothing to study")
     found: dict[str, list[list[Row]]] = {"shuffled": [], "true": []}
-    with ray_session(address):
-        engines = Engines(console)
+    with ray_session(address), Engines(console) as engines:
         for seed in range(num_seeds):
             for kind, trials in found.items():
                 console.print(f"[bold]{kind} pairs, seed {seed}[/bold]")

@@ -157,16 +157,12 @@ def locked(run: RunFolder) -> Iterator[None]:
         yield
 
 
-def check_shared(run: RunFolder, address: str | None) -> None:
-    """Make sure that all nodes of the cluster at `address` see the folder; without an address there is this machine alone.
-
-    Ray must be initialised.
+def check_shared(run: RunFolder) -> None:
+    """Make sure that all nodes of the Ray that we are connected to see the folder.
 
     Raises:
         UserError: a node does not, so that what it writes would be lost.
     """
-    if address is None:
-        return
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from rich.console import Console
@@ -52,11 +52,25 @@ def tuned_role(base: Model, training: Path) -> Role:
 
 
 class Engines:
-    """The run's engines: started when a stage first asks, shared by all stages that use the same model, ended with the run."""
+    """The run's engines: started when a stage first asks, shared by all stages that use the same model, ended with the run.
+
+    As a context they end with its block: those of a run that fails at once, whatever they are doing.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.host: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is None:
+            self.close()
+        elif self.host is not None:
+            import ray
+
+            ray.kill(self.host)  # engines end with the host that owns them
 
     def open(self, plan: Any, role: Role) -> Any:
         """The plan with its model and, for engines of our own, the host that keeps them, started and warm."""

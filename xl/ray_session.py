@@ -33,9 +33,10 @@ wait for a worker are to wait in the object store, so that the driver does not g
 
 @contextlib.contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[Any]:
-    """A Ray of this run's own, or a connection to the cluster at `address`. A program that is connected to a Ray keeps that one.
+    """A Ray of this run's own, or a connection to the cluster at `address`.
 
-    A private Ray has no dashboard, listens on this machine only and ends with the run, so that runs side by side do not meet.
+    A program that is connected to a Ray keeps that one, whatever `address` and `num_cpus` say. A private Ray has no dashboard, listens on
+    this machine only and ends with the run, so that runs side by side do not meet.
 
     Raises:
         UserError: no cluster answers at `address`, or it does not let us in; a private Ray does not start.
@@ -88,9 +89,14 @@ def _data_context() -> Iterator[None]:
     context.raise_original_map_exception = True  # Ray Data's own wrapping would lose a worker's UserError on its way to the driver
     # With blocks of one row a parcel goes to a worker as soon as it is read, and its acknowledgement comes back as soon as it is done.
     context.target_max_block_size = 1
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it would print the traceback of what we tell in a line
-    with DataContext.current(context):
-        yield
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it would print the traceback of what we tell in a line
+    try:
+        with DataContext.current(context):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 What the recipe leaves out (`train:`, `evaluate:`) is not done. Each part is skipped where it is finished.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -193,11 +194,11 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
 
     for model in dict.fromkeys(model for job in todo for model in job.models.values()):
         prepare(model)
-    with main.console.status("starting Ray"):
-        session = ray_session(main.options.address, main.options.num_cpus)
-        session.__enter__()
-    try:
-        folder.check_shared(main.run, main.options.address)
+    with contextlib.ExitStack() as session:
+        with main.console.status("starting Ray"):
+            session.enter_context(ray_session(main.options.address, main.options.num_cpus))
+        session.enter_context(main.engines)
+        folder.check_shared(main.run)
         _send_code(main.recipe.method)
         for job in todo:
             if job is not main:
@@ -205,9 +206,6 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
                 _share(main, job)
             _note(job)
             _execute(job)
-        main.engines.close()
-    finally:
-        session.__exit__(None, None, None)
 
 
 def _start_over(run: RunFolder) -> None:

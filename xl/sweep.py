@@ -258,14 +258,11 @@ def _answer(sweep: Sweep, folder: Path) -> None:
     from xl.evaluate.run import Evaluation, run_evaluation
 
     console = Console(quiet=True)
-    evaluated, engines = RunFolder(folder / "evaluation"), Engines(console)
+    evaluated = RunFolder(folder / "evaluation")
     evaluated.root.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(sweep.evaluate, sweep.languages, sweep.seed, {"tuned": tuned_role(sweep.base[0], folder / "training")})
-    try:
-        with locked(evaluated):
-            run_evaluation(evaluation, evaluated, engines, console)
-    finally:
-        engines.close()
+    with locked(evaluated), Engines(console) as engines:
+        run_evaluation(evaluation, evaluated, engines, console)
 
 
 def _read_trial(sweep: Sweep, learning_rate: float) -> Trial:

@@ -33,18 +33,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     executor = executor_arguments(Model(model=found.name))["distributed_executor_backend"]
-    limits = [
-        "--distributed-executor-backend",
-        executor,
-        "--max-model-len",
-        "2048",
-        "--max-num-seqs",
-        "16",
-        "--max-num-batched-tokens",
-        "2048",
-        "--no-enable-chunked-prefill",
-    ]
+    limits = ["--max-model-len", "2048", "--max-num-seqs", "16", "--max-num-batched-tokens", "2048", "--no-enable-chunked-prefill"]
     names = ["--model", found.path, "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)]
+    names += ["--distributed-executor-backend", executor]
     threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(os.cpu_count()), "VLLM_CPU_KVCACHE_SPACE": "1"}
     log = tmp_path_factory.mktemp("server") / "log"
     with open(log, "w") as output:
@@ -81,10 +72,10 @@ def test_pages_become_rated_pairs_through_a_vllm_server(url: str, tmp_path: Path
     pages = {"from": ["jobs/samples/pages/de.jsonl", "jobs/samples/pages/tr.jsonl"]}
     rating = {"num_contrasts": 2, "num_tokens": 24}
     path = recipe(tmp_path / "recipe.yaml", pages, languages=["de", "tr"], models={"writer": writer}, rating=rating)
-    succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "8", env={"SERVER_KEY": KEY}))
+    succeeded(xl("run", path, "--out", tmp_path / "run", "--limit", "20", env={"SERVER_KEY": KEY}))
     assert_balanced(tmp_path / "run", STAGES)
     every = ledger(tmp_path / "run")
-    assert sum(entry["in"] for entry in every["pairs"].values()) == 16
-    assert sum(entry["kept"] for entry in every["rated"].values()) >= 2
+    assert sum(entry["in"] for entry in every["pairs"].values()) == 40
+    assert sum(entry["kept"] for entry in every["rated"].values()) >= 6
     assert not any(entry["failed"] for stage in every.values() for entry in stage.values())
     assert all(-20 < row["own_logprob"] < 0 for row in rows(tmp_path / "run", "rated"))

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.chaos import STAGES
 from tests.cluster import NUM_GPUS
 from tests.support import Cli, assert_balanced, german_pages, recipe, succeeded, wait_for
-from xl.pipeline import find_model
+from xl.pipeline import Engines, find_model
 from xl.recipe import Model
 
 pytestmark = pytest.mark.ray
@@ -59,6 +60,19 @@ def test_every_gpu_has_an_engine_and_every_engine_a_worker_also_after_a_death(jo
     ray.get(host.begin_execution.remote("writer", NUM_GPUS))
     assert len({engine.name for engine in connected(host, *new_workers(NUM_GPUS))}) == NUM_GPUS, "workers that are gone count for nothing"
     ray.get(host.close.remote())
+
+
+def test_the_engines_of_a_run_that_fails_give_back_what_they_hold(joined: Cli) -> None:
+    import ray
+
+    from xl.engines.pool import start_host
+
+    with pytest.raises(ZeroDivisionError), Engines(Console(quiet=True)) as engines:
+        engines.host = start_host({})
+        connected(engines.host, None)
+        wait_for(lambda: ray.available_resources()["GPU"] == NUM_GPUS - 1)
+        raise ZeroDivisionError
+    wait_for(lambda: ray.available_resources()["GPU"] == NUM_GPUS)
 
 
 def test_an_engine_whose_room_something_else_took_is_not_waited_for(joined: Cli) -> None:

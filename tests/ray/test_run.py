@@ -85,7 +85,7 @@ def test_the_dataset_loads_in_datasets_as_parquet_and_as_json_lines(finished: Pa
 
 def test_the_same_command_on_a_finished_run_does_nothing_and_says_so(finished: Path) -> None:
     before = traced(finished / "trace")
-    said = succeeded(here("run", finished / "recipe.yaml", "--out", finished / "run"))
+    said = succeeded(xl("run", finished / "recipe.yaml", "--out", finished / "run", timeout=30))
     assert "nothing to do" in said
     assert traced(finished / "trace") == before
 
@@ -170,14 +170,15 @@ def test_two_runs_of_two_models_on_two_cpus_finish_side_by_side_and_one_that_is_
         assert runs[0].poll() is None, "the run ended before it could be killed"
     second = here(*arguments["a"])
     assert second.returncode == 2 and "another run is at work there" in second.stderr
-    family = [child for run in runs for child in psutil.Process(run.pid).children(recursive=True)]
+    killed, undisturbed = (psutil.Process(run.pid).children(recursive=True) for run in runs)
     runs[0].kill()
     runs[0].wait()
     succeeded(xl(*arguments["a"]))
     assert runs[1].wait(900) == 0
+    assert not wait_until_gone(undisturbed, seconds=1), "something was left running"
     assert_balanced(tmp_path / "a", STAGES)
     assert outcomes(tmp_path / "a") == outcomes(tmp_path / "b")
-    assert not wait_until_gone(family), "something was left running"
+    assert not wait_until_gone(killed), "something was left running"
 
 
 def test_with_an_endpoint_that_fails_often_every_row_is_accounted_for_and_a_retry_completes_them(tmp_path: Path, joined: Cli) -> None:

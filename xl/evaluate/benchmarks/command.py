@@ -72,12 +72,10 @@ def evaluate(
     wanted = one_model(models, set_ or [], tasks, languages.split(","), seed)
     console = Console(stderr=True) if as_json else cli.console
     run = claim(out)
-    with locked(run), ray_session(address, num_cpus):
-        check_shared(run, address)
-        engines = Engines(console)
+    with locked(run), ray_session(address, num_cpus), Engines(console) as engines:
+        check_shared(run)
         run_benchmarks(wanted, run, engines, console, redo=redo, retry_failed=retry_failed)
         judge_answers(wanted, run, engines, console, redo=redo, retry_failed=retry_failed)
-        engines.close()
     found = write_results(run, seed)
     if export:
         for path in (*export_lm_eval(run, found, export), *export_alpaca_eval(run, export, seed, console)):
