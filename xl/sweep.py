@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from xl import placement
 from xl.compare import Scores
 from xl.errors import UserError, require
 from xl.evaluate.intervals import Estimate, Interval, difference_interval, equal_weights, estimate_mean
@@ -27,7 +28,7 @@ from xl.evaluate.language import Verdict
 from xl.evaluate.prompts import load_prompts
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.settings import Evaluate
-from xl.folder import RunFolder, differences, locked, plain
+from xl.folder import RunFolder, contents, differences, locked, plain
 from xl.pipeline import Engines, Role, tuned_role
 from xl.settings import semantic
 from xl.store import read_json, write_json
@@ -140,7 +141,7 @@ def claimed(sweep: Sweep, fresh: bool) -> Iterator[None]:
     with locked(RunFolder(sweep.out)):
         begun = sweep.out / "settings.json"
         before, now = read_json(begun), _settings(sweep)
-        if before is None and any(path.name != ".lock" for path in sweep.out.iterdir()):
+        if before is None and contents(sweep.out):
             raise UserError(f"--out {sweep.out} holds other files and no sweep; choose an empty or a new folder")
         if fresh:
             clear(sweep.out)
@@ -231,7 +232,8 @@ def _trial_on_tune(config: dict[str, float], sweep: Sweep) -> None:
     import ray
 
     # Whatever a trial starts is held to the CPU that Tune reserved for it. The training and the engine reserve their own.
-    work = ray.remote(num_cpus=0)(run_trial).options(scheduling_strategy="DEFAULT")
+    where = placement.options(placement.beside_engines())
+    work = ray.remote(num_cpus=0)(run_trial).options(scheduling_strategy="DEFAULT", **where)
     ray.get(work.remote(sweep, config["learning_rate"]))
 
 
@@ -247,7 +249,8 @@ def run_trial(sweep: Sweep, learning_rate: float) -> None:
     # The split has chosen among the rows already.
     settings = sweep.train.model_copy(update={"learning_rate": learning_rate, "languages": None, "shuffled_responses": False})
     model = train(sweep.split / TRAIN, sweep.base[1], folder / "training", settings).model
-    measure = ray.remote(num_cpus=settings.cpus_per_worker, num_gpus=settings.gpus_per_worker)(held_out_losses)
+    where = placement.options(placement.of(settings, settings.gpus_per_worker))
+    measure = ray.remote(num_cpus=settings.cpus_per_worker, num_gpus=settings.gpus_per_worker, **where)(held_out_losses)
     losses = ray.get(measure.remote(model, sweep.split / HELD_OUT, folder / "tokens", settings))
     _answer(sweep, folder)
     write_json(sweep.marker(learning_rate), asdict(losses))

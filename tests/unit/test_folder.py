@@ -80,6 +80,6 @@ def test_a_kill_while_a_run_starts_over_leaves_no_stage_that_has_lost_its_settin
 
 
 def test_a_folder_that_cannot_be_locked_is_named_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / ".lock").mkdir()  # stands for a file that may not be written: administrators may write any
-    with pytest.raises(UserError, match=f"--out {tmp_path}: Is a directory"), locked(claim(tmp_path)):
+    (tmp_path / "lease").write_text("")  # stands for a folder that may not be written: administrators may write any
+    with pytest.raises(UserError, match=f"--out {tmp_path}: File exists"), locked(claim(tmp_path)):
         pass

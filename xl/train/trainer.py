@@ -18,9 +18,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from xl import placement
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import DISK_FULL, UserError, require
-from xl.folder import RunFolder, differences, free_bytes, locked, plain
+from xl.folder import RunFolder, contents, differences, free_bytes, locked, plain
 from xl.settings import semantic
 from xl.store import read_json, write_json
 from xl.train.choose import chosen_rows
@@ -129,7 +130,12 @@ def _run_on_ray(job: Job) -> None:
         _ray_worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=settings.gpus_per_worker > 0, resources_per_worker=needs),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.gpus_per_worker > 0,
+            resources_per_worker=needs,
+            label_selector=placement.of(settings, settings.gpus_per_worker) or None,
+        ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(job.out / ".ray"),
@@ -188,7 +194,7 @@ def _claim(out: Path) -> None:
     """Make the training's folder where there is none. Raises UserError when that cannot be, or when it holds something else."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        is_foreign = not (out / "train.json").exists() and any(path.name != ".lock" for path in out.iterdir())
+        is_foreign = not (out / "train.json").exists() and bool(contents(out))
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from None
     if is_foreign:
@@ -203,11 +209,11 @@ def _tokenise(dataset: Path, model: ResolvedModel, job: Job) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove all that a folder holds but the lock that is held."""
-    for path in folder.iterdir():
+    """Remove all that a folder holds but the lease that is held."""
+    for path in (folder / name for name in contents(folder)):
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        else:
             path.unlink()
 
 

@@ -1,0 +1,182 @@
+"""Who may write to a folder: one driver at a time, on whichever machine of a cluster.
+
+A lease is a numbered file in FOLDER/lease, and making the next number takes the folder over: of several who try, a file system lets one
+succeed, NFS too. Whoever holds it changes its file every few seconds. A holder whose file stays as it is for `LEASE_SECONDS`, by the
+clock of the one who waits, is taken for dead; clocks of different machines are never compared. What a dead driver leaves at work on a
+cluster carries its number, and commits nothing once there is a higher one.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xl.errors import UserError
+
+LEASE_SECONDS = 30.0
+"""How long a holder must have been silent before another driver takes over. Storage that shows a change later than this is not shared."""
+
+BEATS_PER_LEASE = 6
+
+_held: dict[Path, "Fence"] = {}
+"""What this process holds, by folder."""
+
+
+class Superseded(UserError):
+    """Another driver has taken the folder over; what this one had under way is not committed."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The number under which a driver's workers may commit. It travels to them."""
+
+    leases: Path
+    number: int
+
+    def check(self) -> None:
+        """Raise Superseded if another driver holds the folder by now."""
+        if newest(self.leases) > self.number:
+            raise Superseded(f"--out {self.leases.parent}: another run has taken over there; this one stops, and what it committed stays")
+
+
+def fence_for(folder: Path) -> Fence | None:
+    """The fence of a folder that this process holds, or that is inside one; None where nobody asked for it."""
+    return next((_held[place] for place in (folder.resolve(), *folder.resolve().parents) if place in _held), None)
+
+
+def newest(leases: Path) -> int:
+    """The highest number there is; 0 where nobody has ever held the folder."""
+    return max((int(path.stem) for path in leases.glob("*.json")), default=0)
+
+
+@contextlib.contextmanager
+def lease(folder: Path, seconds: float = LEASE_SECONDS) -> Iterator[Fence]:
+    """Hold a folder. Where its holder is silent, wait until it may be taken for dead.
+
+    Raises:
+        UserError: somebody else is at work there.
+        Superseded: somebody else took over while this process could not say that it lives, because it stood still, say.
+    """
+    leases = folder.resolve() / "lease"
+    leases.mkdir(exist_ok=True)
+    fence = _take(leases, seconds)
+    _held[leases.parent] = fence
+    over = threading.Event()
+    beating = threading.Thread(target=_beat, args=(fence, seconds / BEATS_PER_LEASE, over), daemon=True)
+    beating.start()
+    try:
+        yield fence
+    except KeyboardInterrupt:
+        fence.check()  # it was the thread that interrupted us
+        raise
+    finally:
+        over.set()
+        beating.join()
+        del _held[leases.parent]
+        with contextlib.suppress(OSError):
+            _write(fence, {"released": True})
+
+
+def _take(leases: Path, seconds: float) -> Fence:
+    last = newest(leases)
+    if last and not _is_gone(before := _read(leases, last), leases):
+        _wait_for_silence(leases, last, before, seconds)
+    fence = Fence(leases, last + 1)
+    try:
+        with open(_path(fence), "x", encoding="utf-8") as file:
+            json.dump(_myself(0), file)
+    except FileExistsError:
+        raise UserError(f"--out {leases.parent}: another run has just begun there; wait for it or end it") from None
+    for number in range(1, last + 1):
+        (leases / f"{number:06d}.json").unlink(missing_ok=True)
+    return fence
+
+
+def _wait_for_silence(leases: Path, number: int, before: Mapping[str, Any], seconds: float) -> None:
+    """Return when a holder on another machine has been silent for long enough. Raises UserError as soon as it says something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(seconds / BEATS_PER_LEASE / 2)
+        now = _read(leases, number)
+        if now.get("released"):
+            return
+        if now != before:
+            raise _at_work(now, leases)
+
+
+def _is_gone(holder: Mapping[str, Any], leases: Path) -> bool:
+    """Whether a holder is known to be gone: it said so, or it was a process of this machine that ended.
+
+    Raises:
+        UserError: it is a process of this machine, and lives.
+    """
+    import psutil
+
+    if holder.get("released"):
+        return True
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(holder["pid"])
+        if process.create_time() != holder["born"] or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+    except psutil.NoSuchProcess:
+        return True
+    raise _at_work(holder, leases)
+
+
+def _at_work(holder: Mapping[str, Any], leases: Path) -> UserError:
+    who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'another machine')}"
+    return UserError(f"--out {leases.parent}: another run is at work there ({who}); wait for it or end it")
+
+
+def _beat(fence: Fence, every_seconds: float, over: threading.Event) -> None:
+    """Say that the holder lives, until it is over; interrupt it when somebody else has taken the folder."""
+    count = 0
+    while not over.wait(every_seconds):
+        count += 1
+        # A moment without storage is no reason to stop: whoever takes over in it is seen when storage is back.
+        with contextlib.suppress(OSError):
+            if newest(fence.leases) > fence.number:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
+            _write(fence, _myself(count))
+
+
+def _myself(beat: int) -> dict[str, Any]:
+    import psutil
+
+    return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time(), "beat": beat}
+
+
+def _path(fence: Fence) -> Path:
+    return fence.leases / f"{fence.number:06d}.json"
+
+
+def _write(fence: Fence, content: Mapping[str, Any]) -> None:
+    """Change the file in its place: of a file that is replaced, NFS clients may see the old one for a minute. It must not come back."""
+    with open(_path(fence), "r+", encoding="utf-8") as file:
+        file.write(json.dumps(content))
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(leases: Path, number: int) -> dict[str, Any]:
+    """What a holder last said; what it is just saying may be cut, which is a change as well."""
+    text = ""
+    try:
+        text = (leases / f"{number:06d}.json").read_text("utf-8")
+        content = json.loads(text)
+    except FileNotFoundError:
+        return {"released": True}
+    except json.JSONDecodeError:
+        return {"cut": text}
+    return content if isinstance(content, dict) else {"cut": text}
