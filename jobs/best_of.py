@@ -17,6 +17,7 @@ from rich.table import Table
 from xl.cli import console, guarded
 from xl.errors import UserError
 from xl.methods.best_of import ESTIMATORS, MIN_CHARS, BestOf, Gain
+from xl.options import Address
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,7 +33,7 @@ def main(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Redo what changed settings touch.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
 ) -> None:
     """Compare the best of several translations with the first sound one."""
     from rich.console import Console

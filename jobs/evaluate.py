@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 
 from xl.cli import console, guarded
+from xl.options import Address
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,7 +33,7 @@ def main(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Redo what changed settings touch; keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
 ) -> None:
     """Evaluate, or go on evaluating: the same command again continues."""
     from xl.evaluate.outcome import outcome, print_outcome

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from xl.cli import console, guarded
 from xl.errors import UserError
+from xl.options import Address
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,7 +24,7 @@ commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @commands.command()
 def main(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run of X-Instruction with held-out seeds.")],
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
 ) -> None:
     """Measure a run's reverse model and evaluator on its held-out seeds."""
     from xl.folder import check_shared, locked, open_run

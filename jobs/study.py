@@ -15,6 +15,7 @@ import typer
 from xl.cli import console, guarded
 from xl.errors import UserError
 from xl.evaluate.language import Verdict
+from xl.options import Address
 from xl.records import Row
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,7 +28,7 @@ def main(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with a training and an evaluation.")],
     out: Annotated[Path, typer.Option(help="The study's folder.")],
     num_seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 3,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
 ) -> None:
     """Compare training on true pairs with training on shuffled ones."""
     from xl.folder import open_finished_run

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from xl.cli import console, guarded
 from xl.errors import UserError
+from xl.options import Address
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -30,7 +31,7 @@ def main(
     ] = None,
     held_out: Annotated[float, typer.Option(min=0.001, max=0.5, help="Share of the pairs that no trial trains on.")] = 0.1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
     num_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray may use; by default all.")] = None,
 ) -> None:
     """Sweep learning rates, or go on sweeping: the same command again continues."""

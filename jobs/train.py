@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from xl.cli import console, guarded
+from xl.options import Address
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,7 +25,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The training's folder; on a cluster on a file system that all nodes see.")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as tune=lora. Repeatable.")] = None,
     ray: Annotated[bool, typer.Option(help="Whether Ray Train starts the workers; --no-ray for torchrun or a single process.")] = True,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")] = False,
 ) -> None:
     """Train, or go on training: the same command again continues."""

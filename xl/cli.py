@@ -1,5 +1,6 @@
 """The `xl` command."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.filesize import decimal
 
 from xl.errors import DISK_FULL, UserError
 from xl.evaluate.benchmarks import command as benchmarks
+from xl.options import Address
 
 app = typer.Typer(
     help="From multilingual web pages to cross-lingual instruction data.",
@@ -33,6 +35,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as pages.from=data/*.parquet. Repeatable."),
 ]
+Out = Annotated[Path | None, typer.Option(help="The run's folder, by default runs/RECIPE; on a cluster where all nodes see it.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many pages per language.")]
 KeysFile = Annotated[Path | None, typer.Option("--keys", metavar="FILE", help="Where keys are kept; by default ~/.config/xl/keys.json.")]
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; metrics name it.")]
@@ -42,26 +45,61 @@ NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray 
 @app.command()
 def run(
     recipe: RecipePath,
-    out: Annotated[Path | None, typer.Option(help="The run's folder, by default runs/RECIPE; on a cluster where all nodes see it.")] = None,
+    out: Out = None,
     set_: Overrides = None,
     limit: Limit = None,
     redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this run alone.")] = None,
+    until: Annotated[
+        Literal["pages", "dataset"] | None, typer.Option(help="Stop there; the same command without it goes on. Default: the end.")
+    ] = None,
+    address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
     """Run a recipe, or continue it: the same command again goes on where the last one stopped."""
+    from xl.folder import open_run
     from xl.runs import Options, run_recipe
-    from xl.summary import print_result
+    from xl.summary import print_ledger, print_result
 
     out = out or Path("runs") / recipe.stem
-    options = Options(limit, redo, fresh, retry_failed, address, num_cpus)
+    options = Options(limit, redo, fresh, retry_failed, address, num_cpus, until)
     did_something = run_recipe(_load(recipe, set_), out, options, console)
     if not did_something:
         console.print(f"{out} is finished and nothing has changed since: nothing to do. See {out / 'report.html'}", highlight=False)
-        return
-    print_result(out, console)
+    elif until:
+        print_ledger(open_run(out), console)
+    else:
+        print_result(out, console)
+
+
+@app.command()
+def submit(
+    recipe: RecipePath,
+    cluster: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard, such as http://127.0.0.1:8265.")],
+    out: Annotated[str, typer.Option(help="The run's folder, on storage that all nodes of the cluster see.")],
+    set_: Overrides = None,
+    limit: Limit = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
+    retries: Annotated[int, typer.Option(min=0, help="How often a job that the cluster lost is started again.")] = 3,
+    working_dir: Annotated[Path, typer.Option(help="What the cluster gets: a checkout of this project that holds the recipe.")] = Path(),
+) -> None:
+    """Run a recipe on a cluster, or continue it there: submits a job, follows its log, and starts it again where the cluster lost it.
+
+    The job's exit code is this command's. Keys that the recipe names are read on the cluster; they do not travel.
+    """
+    from xl.submit import Submission, entrypoint
+    from xl.submit import submit as submit_and_follow
+
+    path = recipe.resolve()
+    with contextlib.chdir(working_dir):
+        _load(path, set_)  # a mistake there is better found here
+    more = [word for override in set_ or () for word in ("--set", override)]
+    more += ["--limit", str(limit)] if limit else []
+    more += ["--redo"] * redo + ["--retry-failed"] * retry_failed
+    command = entrypoint(recipe, out, working_dir, more)
+    raise typer.Exit(submit_and_follow(Submission(cluster, command, out, working_dir, retries), console))
 
 
 @app.command()

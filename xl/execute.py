@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from xl import placement
 from xl.ask import Drop
 from xl.errors import DISK_FULL, UserError
 from xl.progress import StageProgress
@@ -31,7 +32,7 @@ def parallel(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]])
     """Call a function for each tuple of arguments in Ray tasks; results come in order, a bounded number under way."""
     import ray
 
-    task = ray.remote(function)
+    task = ray.remote(function).options(**placement.options(placement.beside_engines()))
     window = 4 * cluster_cpus()
     waiting: list[Any] = []
     for arguments_of_one in arguments:
@@ -151,7 +152,7 @@ class _Seals:
 
         self._plan = plan_reference
         self._sealed = sealed
-        self._task = ray.remote(_seal).options(num_cpus=0)
+        self._task = ray.remote(_seal).options(num_cpus=0, **placement.options(placement.beside_engines()))
         self._most = num_waiting_tasks()
         self._under_way: list[Any] = []
 
@@ -260,7 +261,8 @@ def run_whole(
     import ray
 
     names = [shard.name for shard in shards]
-    state = ray.remote(_survey).remote(stage, before, names)
+    surveying = ray.remote(_survey).options(**placement.options(placement.beside_engines()))
+    state = surveying.remote(stage, before, names)
     for ledger in parallel(_decide, ((stage, store, before, shard, schema, state) for shard in shards)):
         progress.advance(sum(ledger.values()), **ledger)
 

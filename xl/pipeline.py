@@ -13,7 +13,7 @@ from typing import Any, Self
 import pyarrow as pa
 from rich.console import Console
 
-from xl import folder
+from xl import folder, placement
 from xl.engines.models import ResolvedModel, prepare, resolve
 from xl.errors import UserError
 from xl.folder import RunFolder
@@ -25,9 +25,6 @@ from xl.train.settings import Train
 
 Role = tuple[Model, ResolvedModel]
 """A model of the recipe, and where its weights are."""
-
-ONE_CPU = {"CPU": 1.0}
-"""What a step without a model cannot do without; with more it does more at once."""
 
 SETTLING_SECONDS = 3.0
 """What has just ended is still counted as taken for a moment; only what lasts longer stands in the way."""
@@ -84,7 +81,7 @@ class Engines:
         if model.engine != "openai":
             if self.host is None:
                 self.host = start_host(worker_environment())
-            self.make_room(needs_of(model), model.replicas[0], key)
+            self.make_room(needs_of(model), placement.of(model, model.gpus), model.replicas[0], key)
         plan = replace(plan, model=model, resolved=resolved, engine_key=key, host=self.host)
         started = time.monotonic()
         with self._console.status(f"starting the engine of {model.model}"):
@@ -93,8 +90,9 @@ class Engines:
             self._console.print(f"engine of {model.model} ready after {left(time.monotonic() - started)}", highlight=False)
         return replace(plan, resolved=replace(resolved, chat=chat))
 
-    def make_room(self, needs: Mapping[str, float], count: int = 1, key: str | None = None) -> None:
-        """End the engines of all models but `key` unless there is room for `count` processes, each of which wants `needs` of one machine.
+    def make_room(self, needs: Mapping[str, float], labels: Mapping[str, str], count: int = 1, key: str | None = None) -> None:
+        """End the engines of all models but `key` unless there is room for `count` processes, each of which wants `needs` of one machine
+        with these labels.
 
         On a cluster that can still grow, this may be too early.
         """
@@ -106,15 +104,20 @@ class Engines:
         if not keys or key in keys:
             return
         end = time.monotonic() + SETTLING_SECONDS
-        while num_that_fit(needs, count) < count:
+        while num_that_fit(needs, labels, count) < count:
             if time.monotonic() > end:
                 ray.get(self.host.close.remote())
                 return
             time.sleep(0.1)
 
+    def make_room_for_a_cpu(self) -> None:
+        """End the engines if they hold every CPU that a step without a model could use; with more it does more at once."""
+        self.make_room({"CPU": 1.0}, placement.beside_engines())
+
     def make_room_for(self, training: Train) -> None:
         """End the engines if a training needs what they hold."""
-        self.make_room({"CPU": training.cpus_per_worker, "GPU": training.gpus_per_worker}, training.workers)
+        needs = {"CPU": training.cpus_per_worker, "GPU": training.gpus_per_worker}
+        self.make_room(needs, placement.of(training, training.gpus_per_worker), training.workers)
 
     def close(self) -> None:
         """End all engines."""
@@ -204,7 +207,7 @@ class Pipeline:
         if (role := next((stage.model for stage in stages if stage.model), None)) and (player := self._player(role)):
             plan = self.engines.open(plan, player)
         else:
-            self.engines.make_room(ONE_CPU)
+            self.engines.make_room_for_a_cpu()
         name = " + ".join(stage.name for stage in stages)
         started = time.monotonic()
         with StageProgress(self.console, name, sum(shard.num_rows for shard in todo)) as progress:
@@ -228,7 +231,7 @@ class Pipeline:
         if info.get("input") == marker and all(store.path(shard.name).exists() for shard in shards):
             return
         self.run.write_stage_info(stage.name, {**info, "input": None})
-        self.engines.make_room(ONE_CPU)
+        self.engines.make_room_for_a_cpu()
         started = time.monotonic()
         with StageProgress(self.console, stage.name, sum(shard.num_rows for shard in shards)) as progress:
             run_whole(stage, store, before, shards, schema, progress)

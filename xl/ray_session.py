@@ -9,6 +9,7 @@ from typing import Any
 
 from xl.engines.scripted import TRACE
 from xl.errors import UserError, require
+from xl.placement import beside_engines
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,6 +32,10 @@ OBJECTS = {"RAY_max_direct_call_object_size": "8192"}
 wait for a worker are to wait in the object store, so that the driver does not grow with the input."""
 
 
+IN_A_JOB = {"RAY_OVERRIDE_JOB_RUNTIME_ENV": "1"}
+"""What a submitted job says of its environment, we say again (`worker_environment`), which Ray would take for a contradiction."""
+
+
 @contextlib.contextmanager
 def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iterator[Any]:
     """A Ray of this run's own, or a connection to the cluster at `address`.
@@ -41,7 +46,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Raises:
         UserError: no cluster answers at `address`, or it does not let us in; a private Ray does not start.
     """
-    for key, value in {**QUIET, **OBJECTS}.items():
+    for key, value in {**QUIET, **OBJECTS, **IN_A_JOB}.items():
         os.environ.setdefault(key, value)
     ray = require("ray", "cpu")
     require("ray.data", "cpu")
@@ -89,6 +94,7 @@ def _data_context() -> Iterator[None]:
     context.raise_original_map_exception = True  # Ray Data's own wrapping would lose a worker's UserError on its way to the driver
     # With blocks of one row a parcel goes to a worker as soon as it is read, and its acknowledgement comes back as soon as it is done.
     context.target_max_block_size = 1
+    context.execution_options.label_selector = beside_engines() or None
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it would print the traceback of what we tell in a line
@@ -102,6 +108,8 @@ def _data_context() -> Iterator[None]:
 @contextlib.contextmanager
 def _explained_start(address: str | None) -> Iterator[None]:
     """Say in a user's words why a cluster cannot be joined, or Ray not be started. Where nobody answers Ray would try for minutes."""
+    if (address or "").startswith("http"):
+        raise UserError(f"--address {address} is a dashboard; `xl submit --cluster` wants one, --address a Ray: `auto`, or HOST:6379")
     host, _, port = (address or "").rpartition("/")[2].rpartition(":")
     if host and port.isdigit():
         try:

@@ -18,7 +18,7 @@ from xl.evaluate.settings import Evaluate
 from xl.pages.contamination import Contamination
 from xl.pages.quality import Quality
 from xl.pages.read import Pages, SourceFile, list_files
-from xl.settings import EXECUTION, Languages, Strict
+from xl.settings import EXECUTION, Languages, Placed, Strict
 from xl.train.settings import Train
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -28,7 +28,7 @@ _READ_BY = {**dict.fromkeys(_ENDPOINT_KEYS, "openai"), "delay_seconds": "scripte
 """Keys of a model that one engine alone reads, and which engine."""
 
 
-class Model(Strict):
+class Model(Placed):
     """A model and the engine that runs it."""
 
     model: str

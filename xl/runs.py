@@ -6,12 +6,13 @@ What the recipe leaves out (`train:`, `evaluate:`) is not done. Each part is ski
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from rich.console import Console
@@ -26,11 +27,11 @@ from xl.folder import RunFolder, plain
 from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, role_trainings
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import SourceFile
-from xl.pipeline import ONE_CPU, Engines, Pipeline, Role, find_model, tuned_role
+from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
 from xl.recipe import PageRecipe, Recipe
 from xl.records import PAGE_SCHEMA, Row
 from xl.settings import semantic
-from xl.stage import Stage, fingerprints
+from xl.stage import RowStage, Stage, fingerprints
 from xl.store import read_json
 from xl.train.precision import with_precision
 from xl.train.roles import RoleTraining, make_model, train_anew_if_changed
@@ -49,6 +50,8 @@ class Options:
     retry_failed: bool = False
     address: str | None = None
     num_cpus: int | None = None
+    until: Literal["pages", "dataset"] | None = None
+    """Where to stop; the run stays unfinished."""
 
 
 @dataclass
@@ -262,13 +265,18 @@ def _note(job: Job) -> None:
 
 
 def _execute(job: Job) -> None:
-    state = _state(job)
+    state, until = _state(job), job.options.until
+    if until == "pages":
+        _filter_pages(job)
+        return
     for role, training in job.trainings.items():
         if not training.lessons:
             job.make(role, training)
     names = _take_pages(job, job.recipe) if isinstance(job.recipe, PageRecipe) else _take_rows(job)
     conclude(job.recipe, job.run, names)
     num_pairs = write_dataset(job.run, job.recipe, names)
+    if until == "dataset":
+        return
     if job.recipe.train:
         if not num_pairs:
             raise UserError(f"there is nothing to train on: no pair was accepted; `xl status {job.run.root}` says why")
@@ -281,12 +289,20 @@ def _execute(job: Job) -> None:
     job.run.write_info({**job.run.info, "finished": state, "shards": names})
 
 
+def _filter_pages(job: Job) -> None:
+    """Take the pages through the stages that come before the first one that asks a model."""
+    if not isinstance(job.recipe, PageRecipe):
+        raise UserError(f"--until pages: the method {job.recipe.method} reads no pages")
+    ahead = itertools.takewhile(lambda stage: not (isinstance(stage, RowStage) and stage.model), job.stages)
+    _take_pages(replace(job, stages=list(ahead)), job.recipe)
+
+
 def _take_pages(job: Job, recipe: PageRecipe) -> list[str]:
-    """Take the pages through the method's stages; returns the names of their shards."""
+    """Take the pages through the job's stages; returns the names of their shards."""
     from xl.execute import parallel
     from xl.worker import FromManifest
 
-    job.engines.make_room(ONE_CPU)
+    job.engines.make_room_for_a_cpu()
     manifest = make_manifest(job.run.manifest, job.files, recipe.pages, recipe.page_languages, job.options.limit, parallel)
     _check_disk(job, manifest)
     job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)

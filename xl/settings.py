@@ -3,7 +3,7 @@
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from xl.pages.language import LANGUAGE_NAMES, canonical_language
 
@@ -19,6 +19,19 @@ class Strict(BaseModel):
     """A part of the recipe: frozen, and without room for unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
+"""A label's value. Ray's `!` and `in()` are not taken: whether nodes have room is reckoned here too (`xl.engines.pool.num_that_fit`)."""
+
+
+class Placed(Strict):
+    """What has processes of its own on a cluster."""
+
+    accelerator: Annotated[str | None, EXECUTION] = None
+    """Kind of GPU that is wanted, by Ray's name for it, such as H100."""
+    labels: Annotated[dict[str, Label], EXECUTION] = Field(default_factory=dict)
+    """Ray labels of the nodes that are wanted, such as `ray.io/market-type: spot`."""
 
 
 def semantic(settings: BaseModel) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import ray
 from ray._private.state import available_resources_per_node
 from ray.exceptions import RayActorError
 
+from xl import placement
 from xl.ask import EngineDied
 from xl.engines.models import ResolvedModel
 from xl.engines.scripted import ScriptedEngine
@@ -99,7 +100,8 @@ class _Fleet:
         name = f"engine-{self.num_starts}"
         self.num_starts += 1
         options = {"num_cpus": self.model.cpus, "num_gpus": self.model.gpus, "max_concurrency": 10_000, "max_restarts": 0}
-        self.engines[name] = ray.remote(_EngineActor).options(**options).remote(self.model, self.resolved)
+        where = placement.options(placement.of(self.model, self.model.gpus))
+        self.engines[name] = ray.remote(_EngineActor).options(**options, **where).remote(self.model, self.resolved)
         return name
 
 
@@ -117,7 +119,7 @@ class _EngineHost:
         """
         fleet = self._fleets[key]
         fleet.engine_of.clear()
-        further = num_that_fit(needs_of(fleet.model), max(0, wanted - len(fleet.engines)))
+        further = num_that_fit(needs_of(fleet.model), placement.of(fleet.model, fleet.model.gpus), max(0, wanted - len(fleet.engines)))
         fleet.most = max(fleet.model.replicas[0], len(fleet.engines) + further)
         return fleet.most
 
@@ -192,18 +194,21 @@ def needs_of(model: Model) -> dict[str, float]:
     return {"CPU": model.cpus, "GPU": model.gpus}
 
 
-def num_that_fit(needs: Mapping[str, float], most: int) -> int:
-    """How many processes, at most `most`, the cluster has room for now, each of which wants so much of one machine."""
+def num_that_fit(needs: Mapping[str, float], labels: Mapping[str, str], most: int) -> int:
+    """How many processes, at most `most`, the cluster has room for now, each of which wants so much of one machine with these labels."""
+    labelled = {node["NodeID"] for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()}
     rooms = [
         min((int(round(free.get(resource, 0.0) / amount, 4)) for resource, amount in needs.items() if amount), default=most)
-        for free in available_resources_per_node().values()
+        for node, free in available_resources_per_node().items()
+        if node in labelled
     ]
     return min(most, sum(rooms))
 
 
 def start_host(environment: Mapping[str, Any], placing_seconds: float = PLACING_SECONDS) -> Any:
     """The run's engine host, as an actor handle. Its engines have the same runtime `environment`."""
-    return ray.remote(_EngineHost).options(num_cpus=0, max_concurrency=1_000, runtime_env=dict(environment)).remote(placing_seconds)
+    options = {"num_cpus": 0, "max_concurrency": 1_000, "runtime_env": dict(environment), **placement.options(placement.beside_engines())}
+    return ray.remote(_EngineHost).options(**options).remote(placing_seconds)
 
 
 class PooledEngine:

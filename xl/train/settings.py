@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from xl.settings import EXECUTION, Languages, Strict
+from xl.settings import EXECUTION, Languages, Placed, Strict
 
 
 class Lora(Strict):
@@ -21,7 +21,7 @@ class Lora(Strict):
     """Names of the linear layers that get an adapter; `all-linear` means all but the output layer."""
 
 
-class Train(Strict):
+class Train(Placed):
     """Settings of a training."""
 
     tune: Literal["full", "lora"] = "full"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from xl.errors import UserError
+from xl.options import Address
 
 
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     ] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Ask anew what other settings touch; keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask the failed questions once more.")] = False,
-    address: Annotated[str | None, typer.Option(help="A running Ray cluster; by default Ray is started here for this alone.")] = None,
+    address: Address = None,
     num_cpus: Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray may use; by default all.")] = None,
 ) -> None:
     """Score a model, or an endpoint, on benchmarks: per language, with intervals. Results also go to OUT/results.json."""

@@ -1,0 +1,107 @@
+"""A cluster on this one machine, to learn on and to test with: nodes with logical CPUs and GPUs, labels as on a real one, a job server.
+
+python cluster/local.py --pages 3 --engines 4
+
+prints where it is and stays until it is interrupted. Ray counts its GPUs and nothing computes on them: engines are the scripted one, or
+vLLM on CPU. From another terminal: xl submit RECIPE --cluster http://127.0.0.1:8265 --out DIR
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xl.placement import POOL
+from xl.ray_session import QUIET
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "head": {"num_cpus": 0, "labels": {POOL: "head"}},
+    "pages": {"num_cpus": 1, "labels": {POOL: "pages"}},
+    "engines": {"num_cpus": 1, "num_gpus": 1, "labels": {POOL: "engines"}},
+}
+"""What a node of each group has. The head runs no work."""
+
+
+@dataclass
+class LocalCluster:
+    """A running cluster. Nodes come and go by `add`, `remove` and `drain`."""
+
+    _ray: Any
+    nodes: dict[str, list[Any]] = field(default_factory=lambda: {group: [] for group in GROUPS})
+
+    @property
+    def address(self) -> str:
+        """For `--address`."""
+        return str(self._ray.address)
+
+    @property
+    def dashboard(self) -> str:
+        """For `--cluster`, where the dashboard was asked for."""
+        return f"http://{self._ray.head_node.webui_url}"
+
+    def add(self, group: str, **more: Any) -> Any:
+        """Start a node of a group and wait until it is up."""
+        node = self._ray.add_node(**{**GROUPS[group], **more})
+        self.nodes[group].append(node)
+        return node
+
+    def remove(self, node: Any, graceful: bool = True) -> None:
+        """End a node; without grace as a power cut would."""
+        for group in self.nodes.values():
+            if node in group:
+                group.remove(node)
+        self._ray.remove_node(node, allow_graceful=graceful)
+
+    def drain(self, node: Any, notice_seconds: float, reason: str = "the machine is wanted elsewhere") -> None:
+        """Tell a node, as a cloud does, that it will be taken away. It is still there until `remove`."""
+        from ray._raylet import GcsClient
+        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+        preempted = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        deadline_ms = int((time.time() + notice_seconds) * 1000)
+        accepted, why_not = GcsClient(address=self.address).drain_node(node.node_id, preempted, reason, deadline_ms)
+        assert accepted, why_not
+
+
+@contextlib.contextmanager
+def local_cluster(num_pages: int, num_engines: int, dashboard_port: int | None = None) -> Iterator[LocalCluster]:
+    """A cluster with so many nodes for pages and for engines; it ends with the context. With a port it has a dashboard and takes jobs."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    # A job's `python` is to be the one that this is run by, as on a node whose image has one.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    from ray.cluster_utils import Cluster
+
+    cluster = LocalCluster(Cluster())
+    try:
+        has_dashboard = dashboard_port is not None
+        cluster.add("head", include_dashboard=has_dashboard, **({"dashboard_port": dashboard_port} if has_dashboard else {}))
+        for group, count in (("pages", num_pages), ("engines", num_engines)):
+            for _ in range(count):
+                cluster.add(group)
+        yield cluster
+    finally:
+        cluster._ray.shutdown()
+
+
+def main(
+    pages: Annotated[int, typer.Option(min=0, help="Nodes for work without a GPU.")] = 1,
+    engines: Annotated[int, typer.Option(min=0, help="Nodes with a GPU that Ray counts.")] = 1,
+    dashboard_port: Annotated[int, typer.Option(help="Where the dashboard is, and the job server.")] = 8265,
+) -> None:
+    """Start a cluster on this machine and keep it until it is interrupted."""
+    with local_cluster(pages, engines, dashboard_port) as cluster:
+        print(f"cluster: {cluster.dashboard}\naddress: {cluster.address}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    typer.run(main)

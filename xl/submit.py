@@ -1,0 +1,188 @@
+"""Start a run on a cluster as a Ray job, follow it to its end, and start it again where the cluster lost it.
+
+A job that fails by the user's own mistake (exit code 2) is not tried again: it would fail again. All else, such as a lost head node, is,
+a few times; the run goes on where it was.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from xl.errors import UserError, require
+from xl.progress import left
+
+OUT = "xl_out"
+"""Key of a job's metadata: the folder of its run."""
+
+USERS_MISTAKE = 2
+"""Exit code of a command that complained about what it was given (`xl.cli.guarded`)."""
+
+UNREACHABLE_SECONDS = 900.0
+"""How long a cluster that answered once may be away: a new head node has this long to come up."""
+
+POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is run, and where."""
+
+    cluster: str
+    """Address of the cluster's dashboard, such as http://127.0.0.1:8265."""
+    entrypoint: Sequence[str]
+    out: str
+    working_dir: Path
+    retries: int = 3
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended."""
+
+    status: str
+    exit_code: int | None
+    """None where the cluster lost the job: nobody saw its process end."""
+    message: str
+
+    @property
+    def succeeded(self) -> bool:
+        return self.status == "SUCCEEDED"
+
+    @property
+    def is_worth_a_retry(self) -> bool:
+        """Whether the same command may succeed: the user neither stopped it nor made a mistake."""
+        return self.status != "STOPPED" and self.exit_code != USERS_MISTAKE
+
+
+def submit(submission: Submission, console: Console) -> int:
+    """Run to the end; returns the exit code. A job of the same run that is at work there is followed instead of started again.
+
+    Raises:
+        UserError: no cluster answers, or it does not let us in.
+    """
+    for trial in range(submission.retries + 1):
+        job = _running(submission)
+        if job is None:
+            job = _start(submission)
+            console.print(f"submitted {job} to {submission.cluster}: {shlex.join(submission.entrypoint)}", highlight=False)
+        else:
+            console.print(f"{job} is at work on {submission.out}: following it", highlight=False)
+        ending = _follow(submission, job, console)
+        if ending.succeeded:
+            return 0
+        console.print(f"{job} {ending.status.lower()}: {ending.message}", highlight=False)
+        if not ending.is_worth_a_retry:
+            return ending.exit_code or 1
+        if trial < submission.retries:
+            console.print(f"starting it again ({trial + 1} of {submission.retries}): it goes on where it was", highlight=False)
+    return ending.exit_code or 1
+
+
+def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[str]) -> list[str]:
+    """The command of the job. Raises UserError when the recipe would not be there: only the working directory travels."""
+    try:
+        inside = recipe.resolve().relative_to(working_dir.resolve())
+    except ValueError:
+        raise UserError(f"{recipe} is not in {working_dir}, which is all that the cluster gets; see --working-dir") from None
+    if not (working_dir / "jobs" / "run.py").exists():
+        raise UserError(f"--working-dir {working_dir} holds no jobs/run.py; it is to be a checkout of this project")
+    return ["python", "jobs/run.py", inside.as_posix(), "--out", out, *arguments]
+
+
+@contextlib.contextmanager
+def _client(submission: Submission) -> Iterator[Any]:
+    """A connection to the cluster's job server."""
+    require("ray", "cpu")
+    from ray.job_submission import JobSubmissionClient
+
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each upload and each closed connection
+    before = os.environ.get("RAY_API_SERVER_ADDRESS")
+    os.environ["RAY_API_SERVER_ADDRESS"] = submission.cluster  # RAY_ADDRESS would beat what the client is told
+    try:
+        yield JobSubmissionClient(submission.cluster)
+    finally:
+        os.environ.pop("RAY_API_SERVER_ADDRESS")
+        if before is not None:
+            os.environ["RAY_API_SERVER_ADDRESS"] = before
+
+
+@contextlib.contextmanager
+def _explained(submission: Submission) -> Iterator[None]:
+    """Say in a user's words why the cluster cannot be asked."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--cluster {submission.cluster}: no Ray cluster answers there ({type(error).__name__})") from None
+    except RuntimeError as error:
+        if "401" in str(error) or "403" in str(error) or "auth" in str(error).lower():
+            why = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
+            raise UserError(f"--cluster {submission.cluster}: the cluster wants a token: {why}") from None
+        raise UserError(f"--cluster {submission.cluster}: {' '.join(str(error).split())}") from None
+
+
+def _running(submission: Submission) -> str | None:
+    """The job that is at work on this run, if there is one."""
+    with _explained(submission), _client(submission) as client:
+        jobs = client.list_jobs()
+    alive = (job for job in jobs if not job.status.is_terminal() and (job.metadata or {}).get(OUT) == submission.out)
+    return next((job.submission_id for job in alive), None)
+
+
+def _start(submission: Submission) -> str:
+    environment = {"working_dir": str(submission.working_dir.resolve())}
+    with _explained(submission), _client(submission) as client:
+        job: str = client.submit_job(entrypoint=shlex.join(submission.entrypoint), runtime_env=environment, metadata={OUT: submission.out})
+    return job
+
+
+def _follow(submission: Submission, job: str, console: Console) -> Ending:
+    """Print what the job says until it has ended, through losses of the connection."""
+    import aiohttp
+
+    shown, away_since = 0, None
+    while True:
+        try:
+            with _client(submission) as client:
+                shown = asyncio.run(_print_log(client, job, shown, console))
+                ended = _ending(client, job)
+            away_since = None
+            if ended is not None:
+                return ended
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            if "does not exist" in str(error):
+                return Ending("LOST", None, "the cluster does not know the job any more: its head node is a new one")
+            now = time.monotonic()
+            if away_since is None:
+                away_since = now
+                console.print(f"{submission.cluster} does not answer; waiting up to {left(UNREACHABLE_SECONDS)}", highlight=False)
+            elif now - away_since > UNREACHABLE_SECONDS:
+                raise UserError(f"--cluster {submission.cluster} went away; the same command goes on when it is back") from None
+        time.sleep(POLL_SECONDS)
+
+
+async def _print_log(client: Any, job: str, shown: int, console: Console) -> int:
+    """Print the job's log from where it was shown; returns how many characters of it have been."""
+    seen = 0
+    async for text in client.tail_job_logs(job):
+        seen += len(text)
+        if seen > shown:
+            console.print(text[max(0, len(text) - (seen - shown)) :], end="", markup=False, highlight=False, soft_wrap=True)
+            shown = seen
+    return shown
+
+
+def _ending(client: Any, job: str) -> Ending | None:
+    info = client.get_job_info(job)
+    if not info.status.is_terminal():
+        return None
+    message = (info.message or "").split(", last available logs")[0]  # its log has been shown
+    return Ending(str(info.status), info.driver_exit_code, " ".join(message.split())[:500])
