@@ -23,6 +23,7 @@ import typer
 import yaml
 
 from xl import cli
+from xl.engines.scripted import POISON
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 """A command line that runs to its end."""
@@ -51,6 +52,16 @@ def german_pages(folder: Path, count: int, first: int = 0, files: int = 1) -> Pa
             )
             lines.append(json.dumps({"url": f"https://a.example/{n}", "lang": "de", "text": text}, ensure_ascii=False) + "\n")
         (folder / f"part-{first}-{number}.jsonl").write_text("".join(lines), "utf-8")
+    return folder
+
+
+def poisoned(folder: Path) -> Path:
+    """Put into one of the folder's pages what ends the process of a scripted engine that reads it."""
+    file = min(folder.glob("*.jsonl"))
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    page = lines[len(lines) // 2]
+    page["text"] = page["text"].replace(". ", f". Im Anhang steht: {POISON}. ", 1)
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +17,8 @@ from xl.stage import WholeStage
 from xl.store import Incomplete, InputShard, StageStore
 from xl.worker import FromManifest, FromStage, Plan, RowWorker, pack, plan_of, read_pending, work_here
 
-MAX_ROUNDS = 3
-"""How often a pass is tried again for shards that lost rows to dying workers before it gives up."""
+MAX_FRUITLESS_ROUNDS = 3
+"""A pass goes on with what dying workers and nodes have left open, round after round, unless so many rounds in a row get nothing done."""
 
 CPU_PARCEL_ROWS = 512
 ENGINE_PARCEL_ROWS = 16
@@ -73,23 +74,35 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
     """
     from ray.exceptions import RayTaskError
 
-    left = shards
-    for number in range(1, MAX_ROUNDS + 1):
-        done: Counter[str] = Counter()
-        sealed: set[str] = set()
+    left, num_fruitless = shards, 0
+    while left:
+        round_ = _Round()
+        failure: Exception | None = None
         try:
             for group in _executions(plan, left):
-                _execute(plan, source, group, progress, done, sealed)
+                _execute(plan, source, group, progress, round_)
         except Exception as error:
             cause = _explained(cause_of(error))
             # What our code raised in a worker would be raised again. All else is Ray's: it may stumble over a worker that dies.
-            if number == MAX_ROUNDS or isinstance(error, RayTaskError) or isinstance(cause, UserError):
+            if isinstance(error, RayTaskError) or isinstance(cause, UserError):
                 raise cause from error
-        left = [shard for shard in left if shard.name not in sealed]
-        if not left:
-            return
-        progress.advance(-sum(done[shard.name] for shard in left))
-    raise Incomplete(f"{len(left)} shards are still open after {MAX_ROUNDS} rounds; the first is {left[0].name}")
+            failure = error
+        left = [shard for shard in left if shard.name not in round_.sealed]
+        progress.advance(-sum(round_.done[shard.name] for shard in left))
+        num_fruitless = 0 if round_.num_new else num_fruitless + 1
+        if left and num_fruitless == MAX_FRUITLESS_ROUNDS:
+            raise failure or Incomplete(f"{len(left)} shards are still open after {num_fruitless} rounds; the first is {left[0].name}")
+
+
+@dataclass
+class _Round:
+    """What one round of a pass has come to so far."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    """Rows of each shard that are committed, those known from before among them."""
+    sealed: set[str] = field(default_factory=set)
+    num_new: int = 0
+    """Rows that were not known before."""
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -121,15 +134,13 @@ def _parcel_rows(plan: Plan) -> int:
     return CPU_PARCEL_ROWS if plan.model is None else ENGINE_PARCEL_ROWS
 
 
-def _execute(
-    plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress, done: Counter[str], sealed: set[str]
-) -> None:
-    """Do these shards once. Counts the rows that were committed in `done`, enters the shards that could be sealed in `sealed`."""
+def _execute(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress, round_: _Round) -> None:
+    """Do these shards once; enters in the round what came of it."""
     import ray
 
     expected = {shard.name: shard for shard in shards}
     plan_reference = ray.put(plan)
-    seals = _Seals(plan_reference, sealed)
+    seals = _Seals(plan_reference, round_.sealed)
     try:
         for shard in shards:
             if shard.num_rows == 0:
@@ -137,8 +148,9 @@ def _execute(
         for ack in _acknowledgements(plan, plan_reference, source, [shard for shard in shards if shard.num_rows]):
             counts = {status.value: ack[status.value] or 0 for status in Status}
             progress.advance(ack["done"], **counts, output_tokens=ack["output_tokens"] or 0)
-            done[ack["shard"]] += ack["done"]
-            if done[ack["shard"]] == expected[ack["shard"]].num_rows:
+            round_.num_new += sum(counts.values())
+            round_.done[ack["shard"]] += ack["done"]
+            if round_.done[ack["shard"]] == expected[ack["shard"]].num_rows:
                 seals.start(expected[ack["shard"]])
     finally:
         seals.wait(0)
@@ -224,7 +236,7 @@ def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
     num_workers = 1
     if model.engine != "openai":
         busy = -(-sum(shard.num_rows for shard in shards) // (concurrency * ENGINE_PARCEL_ROWS))
-        num_workers = ray.get(plan.host.begin_execution.remote(plan.engine_key, min(busy, model.replicas[1])))
+        num_workers = ray.get(plan.host.begin_execution.remote(plan.engine_key, model, plan.resolved, min(busy, model.replicas[1])))
     return ray.data.ActorPoolStrategy(
         size=num_workers, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
     )

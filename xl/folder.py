@@ -171,12 +171,25 @@ def check_shared(run: RunFolder) -> None:
         sees = ray.remote(num_cpus=0)(_holds)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        answers = ray.get([sees.options(scheduling_strategy=place).remote(probe, token) for place in places])
+        asked = [sees.options(scheduling_strategy=place).remote(probe, token) for place in places]
+        blind = [node["NodeManagerAddress"] for node, answer in zip(nodes, asked, strict=True) if not _seen(answer)]
     finally:
         probe.unlink()
-    blind = [node["NodeManagerAddress"] for node, answer in zip(nodes, answers, strict=True) if not answer]
     if blind:
         raise UserError(f"--out {run.root} must be on storage that all nodes of the cluster see, but {blind[0]} does not see it")
+
+
+def _seen(answer: Any) -> bool:
+    """What a node answered; one that went away before it could has not to see anything."""
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        return bool(ray.get(answer))
+    except RayTaskError:
+        raise
+    except RayError:
+        return True
 
 
 def _holds(file: Path, text: str) -> bool:

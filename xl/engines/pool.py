@@ -5,13 +5,14 @@ worker that asks for it, starts further ones where there is room, replaces one t
 """
 
 import asyncio
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray._private.state import available_resources_per_node, state
 from ray.exceptions import RayActorError
 
 from xl import placement
@@ -24,13 +25,17 @@ from xl.records import Status
 from xl.stage import Pending, Route, Walk, walk_all
 
 MAX_ENGINE_STARTS = 100
-"""Engines of one model that a run starts before it gives up: an engine that never lives long is not worth more."""
+"""Engines for each replica of a model that a run starts before it gives up: one that never lives long is not worth more."""
 
-MAX_ENGINE_DEATHS = 5
-"""A row under which this many engines died is set aside as failed: it may be what kills them."""
+MAX_DEATHS_TOGETHER, MAX_ENGINE_DEATHS = 2, 5
+"""Of many rows under way on an engine that dies, one may be what killed it. After so many deaths they go one at a time, and a row under
+which as many engines as the second number says have died is set aside as failed."""
 
 MAX_FAILED_STARTS = 5
 """Engines of one model in a row that may die while they load: a model that cannot run here must not be tried for hours."""
+
+DRAIN_POLL_SECONDS = 2.0
+"""How often it is asked whether a node will be taken away. Clouds give half a minute's notice or more."""
 
 PLACING_SECONDS = 60
 """An engine beyond the fewest that finds no machine in this time is given up: something else took the room that there was."""
@@ -44,6 +49,7 @@ class _EngineActor:
         self._resolved = resolved
         self._engine: Any = None
         self._starting = asyncio.Lock()
+        self._is_leaving = False
         self._routes: dict[Any, Route] = {}
 
     async def start(self) -> bool | UserError | EngineDied:
@@ -65,8 +71,21 @@ class _EngineActor:
 
         return VLLMEngine(self._model, self._resolved.path, self._resolved.chat)
 
-    async def walk_all(self, route: tuple[Any], pending: Sequence[Pending]) -> list[Walk | None] | UserError:
-        """Walk rows in this process, so that their asks cross none. The route comes as a reference and is fetched once."""
+    async def node(self) -> str:
+        """The id of the node that this is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    async def leave(self) -> None:
+        """Take no more rows; those that are under way come to their end."""
+        self._is_leaving = True
+
+    async def walk_all(self, route: tuple[Any], pending: Sequence[Pending]) -> list[Walk | None] | UserError | None:
+        """Walk rows in this process, so that their asks cross none. The route comes as a reference and is fetched once.
+
+        None where the engine takes no more rows.
+        """
+        if self._is_leaving:
+            return None
         reference = route[0]
         if reference not in self._routes:
             self._routes[reference] = await reference
@@ -89,15 +108,17 @@ class _Fleet:
     engines: dict[str, Any] = field(default_factory=dict)
     engine_of: dict[str, str] = field(default_factory=dict)
     """Names of the engines that the workers of this execution have."""
+    leaving: dict[str, Any] = field(default_factory=dict)
+    """Engines whose nodes will be taken away: they take no more rows."""
     most: int = 1
     """Engines that this execution may have."""
     num_starts: int = 0
     num_failed_starts: int = 0
     """In a row, up to now."""
 
-    def start(self) -> str:
-        """Start an engine; returns its name."""
-        name = f"engine-{self.num_starts}"
+    def start(self, host: str) -> str:
+        """Start an engine; returns its name, which no engine of another host has."""
+        name = f"engine-{self.num_starts}-{host}"
         self.num_starts += 1
         options = {"num_cpus": self.model.cpus, "num_gpus": self.model.gpus, "max_concurrency": 10_000, "max_restarts": 0}
         where = placement.options(placement.of(self.model, self.model.gpus))
@@ -106,18 +127,32 @@ class _Fleet:
 
 
 class _EngineHost:
-    """Owns the engines of a run; they end with it."""
+    """Owns the engines of a run; they end with it. Where it is lost with its node, Ray starts another one, which begins without engines."""
 
     def __init__(self, placing_seconds: float) -> None:
         self._placing_seconds = placing_seconds
         self._fleets: dict[str, _Fleet] = {}
+        self._id = uuid.uuid4().hex[:8]
+        self._watching: asyncio.Task[None] | None = None
 
-    async def begin_execution(self, key: str, wanted: int) -> int:
+    async def _watch_nodes(self) -> None:
+        """Have the engines on a node that will be taken away do what they have begun, and nothing more; others take their place."""
+        while True:
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+            leaving = await asyncio.to_thread(state.get_draining_nodes)
+            for fleet in self._fleets.values() if leaving else ():
+                for name, engine in [*fleet.engines.items()]:
+                    if await _node_of(engine) in leaving:
+                        fleet.engines.pop(name, None)
+                        fleet.leaving[name] = engine
+                        engine.leave.remote()
+
+    async def begin_execution(self, key: str, model: Model, resolved: ResolvedModel, wanted: int) -> int:
         """Forget the workers of the execution before; returns how many engines the new one may have.
 
         These are at least the fewest of the recipe, and of those `wanted` as many as are there or find room.
         """
-        fleet = self._fleets[key]
+        fleet = self._fleets.setdefault(key, _Fleet(model, resolved))
         fleet.engine_of.clear()
         further = num_that_fit(needs_of(fleet.model), placement.of(fleet.model, fleet.model.gpus), max(0, wanted - len(fleet.engines)))
         fleet.most = max(fleet.model.replicas[0], len(fleet.engines) + further)
@@ -137,6 +172,7 @@ class _EngineHost:
         A driver is no worker (None): it only wants to know that an engine is up. `dead` names an engine that was found dead; it is
         replaced once, however many workers report it. `failed_start` is the reason if it died before it was ready.
         """
+        self._watching = self._watching or asyncio.create_task(self._watch_nodes())
         fleet = self._fleets.setdefault(key, _Fleet(model, resolved))
         if dead is not None and (gone := fleet.engines.pop(dead, None)) is not None:
             ray.kill(gone)
@@ -149,9 +185,9 @@ class _EngineHost:
         load = Counter(fleet.engine_of.values())
         least_busy = min(fleet.engines, key=lambda engine: load[engine], default=None)
         is_new = least_busy is None or (worker is not None and load[least_busy] > 0 and len(fleet.engines) < fleet.most)
-        if is_new and fleet.num_starts >= MAX_ENGINE_STARTS:
+        if is_new and fleet.num_starts >= MAX_ENGINE_STARTS * model.replicas[1]:
             return UserError(f"models: the engine of {model.model!r} died {fleet.num_starts} times; Ray's log of this run says why")
-        name = least_busy if least_busy and not is_new else fleet.start()
+        name = least_busy if least_busy and not is_new else fleet.start(self._id)
         if worker:
             fleet.engine_of[worker] = name
         engine = fleet.engines[name]
@@ -167,18 +203,31 @@ class _EngineHost:
             ray.kill(engine)
             fleet.most = max(fleet.model.replicas[0], len(fleet.engines))
 
+    def num_engines(self, key: str) -> int:
+        """How many engines of a model there are."""
+        return len(self._fleets[key].engines) if key in self._fleets else 0
+
     def keys(self) -> set[str]:
         """Of the models whose engines are there."""
         return set(self._fleets)
 
     async def close(self) -> None:
         """End all engines."""
-        engines = [engine for fleet in self._fleets.values() for engine in fleet.engines.values()]
+        engines = [engine for fleet in self._fleets.values() for engine in (*fleet.engines.values(), *fleet.leaving.values())]
         closing = [asyncio.ensure_future(_answered(engine.close.remote())) for engine in engines]
         await asyncio.wait(closing, timeout=20) if closing else None
         for engine in engines:
             ray.kill(engine)
         self._fleets.clear()
+
+
+async def _node_of(engine: Any) -> str | None:
+    """The node that an engine is on; None before it is on one, or when it is gone."""
+    try:
+        where: str = await asyncio.wait_for(engine.node.remote(), timeout=1)
+    except (RayActorError, TimeoutError):
+        return None
+    return where
 
 
 async def _answered(answer: Any) -> None:
@@ -207,7 +256,9 @@ def num_that_fit(needs: Mapping[str, float], labels: Mapping[str, str], most: in
 
 def start_host(environment: Mapping[str, Any], placing_seconds: float = PLACING_SECONDS) -> Any:
     """The run's engine host, as an actor handle. Its engines have the same runtime `environment`."""
-    options = {"num_cpus": 0, "max_concurrency": 1_000, "runtime_env": dict(environment), **placement.options(placement.beside_engines())}
+    where = placement.options(placement.beside_engines())
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    options = {"num_cpus": 0, "max_concurrency": 1_000, "runtime_env": dict(environment), **lasting, **where}
     return ray.remote(_EngineHost).options(**options).remote(placing_seconds)
 
 
@@ -220,6 +271,7 @@ class PooledEngine:
         self.chat = False
         self._actor: Any = None
         self._connecting = asyncio.Lock()
+        self._alone = asyncio.Lock()
 
     async def connect(self, dead: str | None = None) -> None:
         """Get an engine and wait until it has started; `dead` names the one to replace.
@@ -251,30 +303,53 @@ class PooledEngine:
     async def walk_all(self, route: Any, pending: Sequence[Pending]) -> list[Walk]:
         """Walk rows through a route (its reference) on an engine of the host's; another engine takes over those under which one died.
 
-        A row under which `MAX_ENGINE_DEATHS` engines died fails: it may be what kills them.
+        Rows under which two engines died go one at a time from then on, and a row under which `MAX_ENGINE_DEATHS` engines died fails: it
+        is what kills them.
         """
-        walks: dict[int, Walk] = {}
-        for _ in range(MAX_ENGINE_DEATHS):
-            left = [place for place in range(len(pending)) if place not in walks]
+        walks = await self._walk_together(pending, route)
+        suspects = [place for place, walked in enumerate(walks) if walked is None]
+        if suspects:
+            async with self._alone:
+                for place in suspects:
+                    walks[place] = await self._walk_alone(pending[place], route)
+        return [walked for walked in walks if walked is not None]
+
+    async def _walk_together(self, pending: Sequence[Pending], route: Any) -> list[Walk | None]:
+        """Walk rows side by side; None for those under which `MAX_DEATHS_TOGETHER` engines died."""
+        walks: list[Walk | None] = [None] * len(pending)
+        num_deaths = 0
+        while num_deaths < MAX_DEATHS_TOGETHER and None in walks:
+            left = [place for place, walked in enumerate(walks) if walked is None]
             name = self.name
             found = await self._call([pending[place] for place in left], route)
-            walks |= {place: walked for place, walked in zip(left, found, strict=True) if walked is not None}
-            if len(walks) == len(pending):
-                break
+            for place, walked in zip(left, found or (), strict=found is not None):
+                walks[place] = walked
+            if None in walks:
+                num_deaths += found is not None
+                await self.connect(dead=name)
+        return walks
+
+    async def _walk_alone(self, row: Pending, route: Any) -> Walk:
+        num_deaths = MAX_DEATHS_TOGETHER
+        while num_deaths < MAX_ENGINE_DEATHS:
+            name = self.name
+            found = await self._call([row], route)
+            if found is not None and found[0] is not None:
+                return found[0]
+            num_deaths += found is not None
             await self.connect(dead=name)
-        reason = f"engine died: {MAX_ENGINE_DEATHS} engines died under this row"
-        failed = (Walk(row, start, Status.FAILED, reason, usage) for row, start, usage in pending)
-        return [walks.get(place, failure) for place, failure in enumerate(failed)]
+        return Walk(row.row, row.start, Status.FAILED, f"engine died: {MAX_ENGINE_DEATHS} engines died under this row", row.usage)
 
     async def close(self) -> None:
         """The engine belongs to the host and lives on."""
 
-    async def _call(self, pending: Sequence[Pending], route: Any) -> list[Walk | None]:
+    async def _call(self, pending: Sequence[Pending], route: Any) -> list[Walk | None] | None:
+        """What became of the rows on the engine; None if it leaves and has not begun them."""
         try:
             answer = await self._actor.walk_all.remote((route,), pending)
         except RayActorError:
             return [None] * len(pending)
         if isinstance(answer, UserError):
             raise answer
-        walks: list[Walk | None] = answer
+        walks: list[Walk | None] | None = answer
         return walks

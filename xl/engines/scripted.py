@@ -6,11 +6,15 @@ Its answers are a hash of what it is asked, so every run gives the same ones, wh
 import asyncio
 import hashlib
 import os
+import signal
 
 from xl.ask import Completion, Request, Score
 
 TRACE = "XL_SCRIPTED_TRACE"
 """Environment variable that names the file where every request leaves a line."""
+
+POISON = "this sentence ends the process of a scripted engine"
+"""What a page must say to do what in a real engine a fault of the GPU does: a poison row."""
 
 _SUBJECTS = ("river", "city", "festival", "law", "animal", "method", "book", "team", "machine", "plant")
 _VERBS = ("Explain", "Describe", "Outline", "Discuss")
@@ -32,6 +36,8 @@ class ScriptedEngine:
         prompt = request.prompt or "\n".join(message.content for message in request.messages)
         number = _number(prompt, request.seed if request.sampling.temperature else 0)
         await self._take("complete", number)
+        if POISON in prompt:
+            os.kill(os.getpid(), signal.SIGKILL)
         if request.sampling.choices:
             text = request.sampling.choices[number % len(request.sampling.choices)]
         else:
