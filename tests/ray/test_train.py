@@ -1,5 +1,6 @@
 """Training on Ray Train: a lost worker is replaced, a lost driver is forgiven, and neither changes the curve."""
 
+import contextlib
 import json
 import os
 import random
@@ -11,7 +12,8 @@ import time
 import psutil
 import pytest
 
-from tests.support import ROOT, here, job, wait_until_gone
+from cluster.local import local_cluster
+from tests.support import ROOT, here, job, wait_for, wait_until_gone
 from tests.training import SETTINGS, Bench, training
 from xl.train.metrics import read_metrics
 
@@ -28,18 +30,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return bench
 
 
-def start(bench: Bench) -> subprocess.Popen[str]:
-    command = [sys.executable, "jobs/train.py", str(bench.root / "pairs.jsonl"), "--model", str(bench.root / "base")]
-    command += ["--out", str(bench.root / "killed"), *(f"--set={key}={json.dumps(value)}" for key, value in KEYS.items())]
+def start(bench: Bench, out: str = "killed", *more: str, **changes: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "jobs/train.py", str(bench.root / "pairs.jsonl"), "--model", str(bench.root / "base"), *more]
+    command += ["--out", str(bench.root / out), *(f"--set={key}={json.dumps(value)}" for key, value in {**KEYS, **changes}.items())]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=env)
 
 
-def wait_for_step(bench: Bench, driver: subprocess.Popen[str], first: int, last: int) -> int:
+def wait_for_step(bench: Bench, driver: subprocess.Popen[str], first: int, last: int, out: str = "killed") -> int:
     """Wait until a step drawn at random has been noted."""
     step = random.Random().randint(first, last)
     end = time.monotonic() + 300
-    while len(noted := read_metrics(bench.root / "killed" / "metrics.jsonl")) < step:
+    while len(noted := read_metrics(bench.root / out / "metrics.jsonl")) < step:
         assert driver.poll() is None and time.monotonic() < end, driver.communicate()[0][-4000:]
         time.sleep(0.02)
     assert len(noted) < NUM_STEPS
@@ -63,6 +65,37 @@ def test_a_killed_worker_is_replaced_and_after_a_killed_driver_the_same_command_
     assert again.returncode == 0 and f"in {NUM_STEPS} steps" in output, output[-4000:]
     assert bench.losses("killed") == pytest.approx(bench.losses("whole"), rel=1e-6), f"killed after steps {first} and {second}"
     assert not wait_until_gone(started), "processes of the killed run are still alive"
+
+
+def newest_workers(bench: Bench) -> int:
+    """How many workers wrote the newest checkpoint."""
+    written = sorted((bench.root / "elastic" / "checkpoints").glob("step-*/progress.json"))
+    with contextlib.suppress(FileNotFoundError):  # it was the oldest, and is gone
+        return int(json.loads(written[-1].read_text())["workers"]) if written else 0
+    return 0
+
+
+def test_a_training_has_fewer_workers_when_a_node_is_lost_and_all_again_when_one_comes(bench: Bench) -> None:
+    # A schedule that does not depend on how many steps there are, since the test ends when it has seen both.
+    steady = {"schedule": "constant", "warmup_ratio": 0, "learning_rate": 1e-3, "zero": 2, "save_every": 8}
+    with local_cluster(num_pages=2, num_engines=0) as cluster:
+        elastic = {"min_workers": 1, "resize_seconds": 5, "max_steps": 100_000}
+        driver = start(bench, "elastic", "--address", cluster.address, **steady, **elastic)
+
+        def wait_for_workers(number: int) -> None:
+            wait_for(lambda: driver.poll() is not None or newest_workers(bench) == number)
+            assert driver.poll() is None, driver.communicate()[0][-4000:]
+
+        wait_for_workers(2)
+        cluster.remove(cluster.nodes["pages"][-1], graceful=False)
+        wait_for_workers(1)
+        cluster.add("pages")
+        wait_for_workers(2)
+        driver.kill()
+        driver.wait()
+    losses = bench.losses("elastic")
+    bench.fork(training("steady", **steady, max_steps=len(losses)))
+    assert losses == pytest.approx(bench.losses("steady"), rel=1e-3)
 
 
 def test_a_mistake_is_one_line(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,10 +42,11 @@ class Worker:
     num_steps: int
 
 
-def fit(job: Job) -> None:
+def fit(job: Job, is_warned: Callable[[], bool] = lambda: False) -> None:
     """Train from the newest checkpoint to the last step and export the model. Every worker calls this.
 
-    `torch.distributed` must be initialised.
+    `torch.distributed` must be initialised. `is_warned` is asked in each step whether a machine of the training will be taken away, and
+    must tell all workers the same; the training saves itself at once then, and goes on for as long as it can.
 
     Raises:
         UserError: the model cannot be trained, the checkpoint cannot be continued with these settings, or there is no room for more. All
@@ -58,11 +59,14 @@ def fit(job: Job) -> None:
     with _only_writer(job):
         worker, done = _start(job, patient)
         log = MetricsLog(job.out, done, job.settings.log_to) if worker.rank == 0 else None
+        was_warned = False
         for step in range(done, worker.num_steps):
             metrics = _step(worker, step)
             if log:
                 log.write(metrics)
-            if (step + 1) % job.settings.save_every == 0 or step + 1 == worker.num_steps:
+            is_news = is_warned() and not was_warned
+            was_warned |= is_news
+            if is_news or (step + 1) % job.settings.save_every == 0 or step + 1 == worker.num_steps:
                 checkpoint.save(worker.engine, job, _progress(worker, step + 1))
         if log:
             log.close()

@@ -61,6 +61,11 @@ class Train(Placed):
     offload: Annotated[bool, EXECUTION] = False
     """Keep optimizer states (and with `zero: 3` the weights) in CPU memory."""
     workers: Annotated[int, EXECUTION] = Field(1, gt=0)
+    """Processes that share the work. By default the training has all of them or waits."""
+    min_workers: Annotated[int | None, EXECUTION] = Field(None, gt=0)
+    """Fewest workers that it goes on with, on Ray: where nodes are lost it has fewer, and more again when there is room."""
+    resize_seconds: Annotated[float, EXECUTION] = Field(60, gt=0)
+    """How often a training with `min_workers` looks for room for more. To take them in, it goes back to its last checkpoint."""
     gpus_per_worker: Annotated[Literal[0, 1], EXECUTION] = 0
     """0 trains on CPU."""
     cpus_per_worker: Annotated[int, EXECUTION] = Field(1, gt=0)
@@ -87,4 +92,6 @@ class Train(Placed):
             raise ValueError("precision: bf16 needs zero: 1 or more: it is ZeRO that keeps the master weights in fp32")
         if self.offload and self.zero == 0:
             raise ValueError("offload: true needs zero: 1 or more")
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers: {self.min_workers} is more than workers: {self.workers}")
         return self

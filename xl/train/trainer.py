@@ -131,7 +131,8 @@ def _run_on_ray(job: Job) -> None:
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers,
+            num_workers=(settings.min_workers, settings.workers) if settings.min_workers else settings.workers,
+            elastic_resize_monitor_interval_s=settings.resize_seconds,
             use_gpu=settings.gpus_per_worker > 0,
             resources_per_worker=needs,
             label_selector=placement.of(settings, settings.gpus_per_worker) or None,
@@ -155,12 +156,14 @@ def _ray_worker(config: dict[str, Job]) -> str | None:
     Returns the user's mistake where there is one. All workers must come upon it alike: only the main one's answer is heard, and a worker
     that has returned keeps the others waiting.
     """
+    from ray.train import get_preemption_info
+
     job = config["job"]
     choose_device(job.settings)
     from xl.train.loop import fit
 
     try:
-        fit(job)
+        fit(job, lambda: get_preemption_info() is not None)
     except UserError as error:
         return str(error)
     return None
