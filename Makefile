@@ -50,6 +50,7 @@ bench: setup
 chaos: setup
 	$(BIN)/python -m tests.chaos --engine scripted --kills 200
 	$(BIN)/python -m tests.chaos --engine vllm --kills 20
+	$(BIN)/python -m tests.faults --each 10 --mixed 30
 
 clean:
 	rm -rf $(VENV) runs

@@ -109,6 +109,14 @@ def test_a_mistake_of_the_user_ends_the_job_with_its_line_and_is_not_tried_again
     assert "nowhere" in done.stdout and "Traceback" not in done.stdout
 
 
+@pytest.mark.parametrize("environment", [{"RAY_AUTH_TOKEN": "another-token"}, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}])
+def test_a_cluster_lets_nobody_in_without_its_token(jobs: Jobs, tmp_path: Path, environment: dict[str, str]) -> None:
+    path = scripted(jobs, "stranger", tmp_path)
+    with mock.patch.dict(os.environ, environment):
+        done = jobs.submit(path, tmp_path / "run")
+    assert done.returncode == 2 and "the cluster wants a token" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
 def test_a_run_that_is_killed_on_the_cluster_is_started_again_and_loses_nothing(jobs: Jobs, tmp_path: Path) -> None:
     pages = german_pages(tmp_path / "pages", 200)
     path = scripted(jobs, "killed", pages, delay_seconds=0.3)
