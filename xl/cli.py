@@ -108,11 +108,36 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="The run's folder, if it has begun.")] = None,
     set_: Overrides = None,
     limit: Limit = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A finished small run of the same stages: what rows, tokens and hours go by.")
+    ] = None,
+    pages: Annotated[int | None, typer.Option(min=1, help="How many pages; by default estimated from the input's size.")] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where it would run: a `ray up` YAML or a KubeRay manifest, such as cluster/aws.yaml."),
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prices of nodes; by default prices.yaml beside the cluster's.")
+    ] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Play the run through on the cluster.")] = False,
+    failures: Annotated[float, typer.Option(min=0, metavar="RATE", help="Lost nodes per node and hour, for --simulate.")] = 0.0,
+    preemptions: Annotated[
+        str | None, typer.Option(metavar="RATE|FILE", help="Preempted spot nodes per node and hour, or a file of seconds, for --simulate.")
+    ] = None,
+    notice: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long before it goes a preempted node is told.")] = 30.0,
+    timings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What start-ups and the driver take (xl/planning/scenario.py), for --simulate.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the simulation's losses.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a run would do: stages, pages, asks and disk. Starts nothing."""
-    from xl.summary import print_plan
+    """Say what a run would do: stages, pages, asks and disk; by a calibration, hours and cost. Starts nothing."""
+    from xl.planning import command
 
-    print_plan(_load(recipe, set_), out or Path("runs") / recipe.stem, limit, console)
+    out = out or Path("runs") / recipe.stem
+    files = (calibration, cluster, pages, prices, timings)
+    request = command.Request(out, limit, *files, simulate, failures, preemptions, notice, seed)
+    command.plan(_load(recipe, set_), request, as_json, console)
 
 
 @app.command()

@@ -117,7 +117,7 @@ class Engines:
     def make_room_for(self, training: Train) -> None:
         """End the engines if a training needs what they hold."""
         needs = {"CPU": training.cpus_per_worker, "GPU": training.gpus_per_worker}
-        self.make_room(needs, placement.of(training, training.gpus_per_worker), training.workers)
+        self.make_room(needs, placement.of(training, training.gpus_per_worker), training.min_workers or training.workers)
 
     def close(self) -> None:
         """End all engines."""
@@ -212,7 +212,7 @@ class Pipeline:
         started = time.monotonic()
         with StageProgress(self.console, name, sum(shard.num_rows for shard in todo)) as progress:
             run_rows(plan, source, todo, progress)
-        self._add_seconds(stages[0].name, time.monotonic() - started)
+        self._add_seconds(stages[0].name, time.monotonic() - started, plan)
 
     def _player(self, role: str) -> Role | None:
         return self.player(role) if self.player else self.roles[role]
@@ -238,9 +238,16 @@ class Pipeline:
         self.run.write_stage_info(stage.name, {**self.run.stage_info(stage.name), "input": marker})
         self._add_seconds(stage.name, time.monotonic() - started)
 
-    def _add_seconds(self, stage: str, seconds: float) -> None:
-        info = self.run.stage_info(stage)
-        self.run.write_stage_info(stage, {**info, "seconds": round(info.get("seconds", 0.0) + seconds, 2)})
+    def _add_seconds(self, stage: str, seconds: float, plan: Any = None) -> None:
+        """Note how long a pass took, and on how many CPUs and engines: what `xl plan --calibration` goes by."""
+        import ray
+
+        info, where = self.run.stage_info(stage), placement.beside_engines()
+        nodes = [node for node in ray.nodes() if node["Alive"] and where.items() <= node["Labels"].items()]
+        there = {"cpus": sum(node["Resources"].get("CPU", 0.0) for node in nodes)}
+        if plan is not None and plan.model is not None and plan.model.engine != "openai":
+            there["engines"] = ray.get(plan.host.num_engines.remote(plan.engine_key))
+        self.run.write_stage_info(stage, {**info, "seconds": round(info.get("seconds", 0.0) + seconds, 2), **there})
 
     def _close_stage(self, stage: Stage, shards: list[InputShard]) -> list[InputShard]:
         """Check that the stage's ledger accounts for every row that came in; returns what goes on."""

@@ -1,4 +1,4 @@
-"""What a run folder says: its ledger, a row's life, the plan, the card and the report."""
+"""What a run folder says: its ledger, a row's life, the card and the report."""
 
 import bisect
 import random
@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 
 from xl import dataset
@@ -20,8 +19,8 @@ from xl.compare import Arm, Figure, compare
 from xl.errors import UserError
 from xl.evaluate.benchmarks.results import print_results, results
 from xl.evaluate.outcome import outcome, print_outcome
-from xl.folder import RunFolder, free_bytes, open_run, plain
-from xl.methods import check_recipe, method_stages
+from xl.folder import RunFolder, open_run, plain
+from xl.methods import check_recipe
 from xl.pages.clean import clean_pages
 from xl.pages.language import LANGUAGE_NAMES, SIMILAR
 from xl.pairs import demonstrations
@@ -31,7 +30,6 @@ from xl.report.evaluation import Evaluation, Training
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
 from xl.report.rounds import read_rounds
 from xl.settings import semantic
-from xl.stage import RowStage
 from xl.store import Ledger, StageStore, read_json
 from xl.train.metrics import read_metrics
 from xl.train.tokens import read_summary
@@ -171,38 +169,6 @@ def _print_life(run: RunFolder, prefix: str, console: Console) -> bool:
 def _clipped(value: Any) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 300 else f"{text[:300]}… ({len(text):,} characters)"
-
-
-def print_plan(recipe: Recipe, out: Path, limit: int | None, console: Console) -> None:
-    """What a run would do. The number of pages is known once the input has been planned."""
-    from xl.runs import resolve_models
-
-    files = recipe.files()
-    names = ", ".join(f"{LANGUAGE_NAMES[lang]} ({lang})" for lang in recipe.languages)
-    console.print(f"method {recipe.method}; {names}", highlight=False)
-    num_bytes = sum(file.size for file in files)
-    most = f", at most {limit:,} pages a language" if limit else ""
-    console.print(f"input: {len(files):,} files, {decimal(num_bytes)}{most}", highlight=False)
-    models, trainings = resolve_models(recipe, RunFolder(out))
-    for role, training in trainings.items():
-        more = f", and on what the run's stage {training.lessons.stage} chooses" if training.lessons else " first"
-        console.print(f"  {role}: {training.base.name} is tuned on {len(training.rows):,} rows{more}", highlight=False)
-    for stage in method_stages(recipe, models):
-        kind = "row by row" if isinstance(stage, RowStage) else "all rows at once"
-        engine = f", asks {recipe.model_for(stage.model).model}" if isinstance(stage, RowStage) and stage.model else ""
-        state = StageStore(out / "stages" / stage.name)
-        sealed = len(list(state.shards_folder.glob("*.parquet"))) if state.shards_folder.exists() else 0
-        console.print(f"  {stage.name}: {kind}{engine}" + (f"; {sealed:,} shards are sealed" if sealed else ""), highlight=False)
-    if recipe.train:
-        tuned = f"{recipe.train.tune} tuning of {recipe.model_for('base').model}"
-        console.print(f"  training: {tuned} by {recipe.train.workers} workers with ZeRO {recipe.train.zero}", highlight=False)
-    if asked := recipe.evaluate:
-        num_languages = len(asked.languages or recipe.languages)
-        by = f", judged by {recipe.model_for('judge').model}" if asked.judge else ""
-        arms = ", ".join(asked.arms)
-        console.print(f"  evaluation: {asked.prompts.from_} in {num_languages} languages, arms {arms}{by}", highlight=False)
-    place = next(p for p in (out, *out.resolve().parents) if p.exists())
-    console.print(f"disk: about {decimal(5 * num_bytes)} wanted, {decimal(free_bytes(place))} free", highlight=False)
 
 
 def _stage_summaries(run: RunFolder, names: list[str]) -> list[StageSummary]:
