@@ -22,11 +22,11 @@ from xl.placement import POOL
 from xl.ray_session import QUIET
 
 GROUPS: dict[str, dict[str, Any]] = {
-    "head": {"num_cpus": 0, "labels": {POOL: "head"}},
+    "head": {"num_cpus": 0, "labels": {POOL: "head"}, "dashboard_agent_listen_port": None},
     "pages": {"num_cpus": 1, "labels": {POOL: "pages"}},
     "engines": {"num_cpus": 1, "num_gpus": 1, "labels": {POOL: "engines"}},
 }
-"""What a node of each group has. The head runs no work."""
+"""What a node of each group has. The head runs no work, and its agent takes any free port, so that two clusters have room here."""
 
 
 @dataclass
@@ -45,6 +45,11 @@ class LocalCluster:
     def dashboard(self) -> str:
         """For `--cluster`, where the dashboard was asked for."""
         return f"http://{self._ray.head_node.webui_url}"
+
+    @property
+    def logs(self) -> Path:
+        """Where Ray's processes write theirs."""
+        return Path(self._ray.head_node.get_logs_dir_path())
 
     def add(self, group: str, **more: Any) -> Any:
         """Start a node of a group and wait until it is up."""
@@ -98,7 +103,7 @@ def main(
 ) -> None:
     """Start a cluster on this machine and keep it until it is interrupted."""
     with local_cluster(pages, engines, dashboard_port) as cluster:
-        print(f"cluster: {cluster.dashboard}\naddress: {cluster.address}", flush=True)
+        print(f"cluster: {cluster.dashboard}\naddress: {cluster.address}\nlogs: {cluster.logs}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
 

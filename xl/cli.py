@@ -83,7 +83,9 @@ def submit(
     redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
     retries: Annotated[int, typer.Option(min=0, help="How often a job that the cluster lost is started again.")] = 3,
-    working_dir: Annotated[Path, typer.Option(help="What the cluster gets: a checkout of this project that holds the recipe.")] = Path(),
+    working_dir: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="What the cluster gets: a checkout of this project that holds the recipe.")
+    ] = Path(),
 ) -> None:
     """Run a recipe on a cluster, or continue it there: submits a job, follows its log, and starts it again where the cluster lost it.
 

@@ -148,7 +148,8 @@ def _execute(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
         for ack in _acknowledgements(plan, plan_reference, source, [shard for shard in shards if shard.num_rows]):
             counts = {status.value: ack[status.value] or 0 for status in Status}
             progress.advance(ack["done"], **counts, output_tokens=ack["output_tokens"] or 0)
-            round_.num_new += sum(counts.values())
+            # A row that fails once more when failed ones are tried again is nothing new.
+            round_.num_new += sum(counts.values()) - (counts[Status.FAILED.value] if plan.retry_failed else 0)
             round_.done[ack["shard"]] += ack["done"]
             if round_.done[ack["shard"]] == expected[ack["shard"]].num_rows:
                 seals.start(expected[ack["shard"]])

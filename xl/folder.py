@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xl import placement
 from xl.errors import UserError
 from xl.lease import fence_for, lease
 from xl.stage import Stage, fingerprints
@@ -171,8 +172,11 @@ def check_shared(run: RunFolder) -> None:
         sees = ray.remote(num_cpus=0)(_holds)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        asked = [sees.options(scheduling_strategy=place).remote(probe, token) for place in places]
-        blind = [node["NodeManagerAddress"] for node, answer in zip(nodes, asked, strict=True) if not _seen(answer)]
+        asked = {node["NodeManagerAddress"]: sees.options(scheduling_strategy=place) for node, place in zip(nodes, places, strict=True)}
+        if (where := placement.beside_engines()) and not any(where.items() <= node["Labels"].items() for node in nodes):
+            asked["a node for pages"] = sees.options(**placement.options(where))  # none is there: one comes, and is needed next
+        answers = {node: task.remote(probe, token) for node, task in asked.items()}
+        blind = [node for node, answer in answers.items() if not _seen(answer)]
     finally:
         probe.unlink()
     if blind:

@@ -73,7 +73,8 @@ def lease(folder: Path, seconds: float = LEASE_SECONDS) -> Iterator[Fence]:
     beating.start()
     try:
         yield fence
-    except KeyboardInterrupt:
+        fence.check()
+    except (KeyboardInterrupt, SystemExit):
         fence.check()  # it was the thread that interrupted us
         raise
     finally:
@@ -94,6 +95,7 @@ def _take(leases: Path, seconds: float) -> Fence:
             json.dump(_myself(0), file)
     except FileExistsError:
         raise UserError(f"--out {leases.parent}: another run has just begun there; wait for it or end it") from None
+    fence.check()  # whoever was slow to get here has a number that others have left behind
     for number in range(1, last + 1):
         (leases / f"{number:06d}.json").unlink(missing_ok=True)
     return fence
@@ -121,7 +123,7 @@ def _is_gone(holder: Mapping[str, Any], leases: Path) -> bool:
 
     if holder.get("released"):
         return True
-    if holder.get("host") != socket.gethostname():
+    if holder.get("machine") != _machine():
         return False
     try:
         process = psutil.Process(holder["pid"])
@@ -146,14 +148,23 @@ def _beat(fence: Fence, every_seconds: float, over: threading.Event) -> None:
         with contextlib.suppress(OSError):
             if newest(fence.leases) > fence.number:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                return
-            _write(fence, _myself(count))
+                if over.wait(BEATS_PER_LEASE * every_seconds):  # time to end what has begun, before the next interruption
+                    return
+            else:
+                _write(fence, _myself(count))
 
 
 def _myself(beat: int) -> dict[str, Any]:
     import psutil
 
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time(), "beat": beat}
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "born": psutil.Process().create_time()}
+    return {**who, "beat": beat}
+
+
+def _machine() -> str:
+    """What decides whether a process can be looked up by its number: the machine since it was started, and the container."""
+    boot, container = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    return f"{boot.read_text().strip()} {container.readlink()}" if boot.exists() else socket.gethostname()
 
 
 def _path(fence: Fence) -> Path:

@@ -84,6 +84,10 @@ class Model(Placed):
         for key, engine in _READ_BY.items():
             if self.engine != engine and getattr(self, key) != Model.model_fields[key].default:
                 raise ValueError(f"`{key}` belongs to engine: {engine}, not to engine: {self.engine}")
+        if self.engine == "openai" and (self.accelerator or self.labels):
+            raise ValueError("`accelerator` and `labels` say where an engine is to be; engine: openai is somewhere else")
+        if self.accelerator and not self.gpus:
+            raise ValueError(f"accelerator: {self.accelerator} needs `gpus`")
         if self.tensor_parallel > 1 and self.gpus not in (0, self.tensor_parallel):
             raise ValueError(f"tensor_parallel: {self.tensor_parallel} needs gpus: {self.tensor_parallel}, not {self.gpus:g}")
         return self

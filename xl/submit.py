@@ -6,6 +6,7 @@ a few times; the run goes on where it was.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import shlex
@@ -29,7 +30,13 @@ USERS_MISTAKE = 2
 UNREACHABLE_SECONDS = 900.0
 """How long a cluster that answered once may be away: a new head node has this long to come up."""
 
+NOT_YET, MAX_SUBMITS = "No available agent", 24
+"""What a job server says that has just come up, and how often it is asked again."""
+
 POLL_SECONDS = 5.0
+
+SILENCE_SECONDS = 60.0
+"""A run tells of its progress every ten seconds. After so long without a word it is asked again whether the job is there."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,8 @@ def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[st
         raise UserError(f"{recipe} is not in {working_dir}, which is all that the cluster gets; see --working-dir") from None
     if not (working_dir / "jobs" / "run.py").exists():
         raise UserError(f"--working-dir {working_dir} holds no jobs/run.py; it is to be a checkout of this project")
+    if not out.startswith("/"):
+        raise UserError(f"--out {out}: a full path is wanted, to storage that all nodes of the cluster see")
     return ["python", "jobs/run.py", inside.as_posix(), "--out", out, *arguments]
 
 
@@ -118,14 +127,17 @@ def _client(submission: Submission) -> Iterator[Any]:
 @contextlib.contextmanager
 def _explained(submission: Submission) -> Iterator[None]:
     """Say in a user's words why the cluster cannot be asked."""
+    require("ray", "cpu")
+    from ray.exceptions import AuthenticationError
+
     try:
         yield
+    except AuthenticationError:
+        why = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
+        raise UserError(f"--cluster {submission.cluster}: the cluster wants a token: {why}") from None
     except OSError as error:
         raise UserError(f"--cluster {submission.cluster}: no Ray cluster answers there ({type(error).__name__})") from None
-    except RuntimeError as error:
-        if "401" in str(error) or "403" in str(error) or "auth" in str(error).lower():
-            why = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
-            raise UserError(f"--cluster {submission.cluster}: the cluster wants a token: {why}") from None
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"--cluster {submission.cluster}: {' '.join(str(error).split())}") from None
 
 
@@ -138,22 +150,36 @@ def _running(submission: Submission) -> str | None:
 
 
 def _start(submission: Submission) -> str:
-    environment = {"working_dir": str(submission.working_dir.resolve())}
-    with _explained(submission), _client(submission) as client:
-        job: str = client.submit_job(entrypoint=shlex.join(submission.entrypoint), runtime_env=environment, metadata={OUT: submission.out})
-    return job
+    """Submit the job. A cluster that has just come up takes none yet."""
+    for trial in itertools.count(1):
+        with _explained(submission), _client(submission) as client:
+            try:
+                job: str = client.submit_job(
+                    entrypoint=shlex.join(submission.entrypoint), runtime_env=_environment(submission), metadata={OUT: submission.out}
+                )
+                return job
+            except RuntimeError as error:
+                if NOT_YET not in str(error) or trial == MAX_SUBMITS:
+                    raise
+        time.sleep(POLL_SECONDS)
+    raise AssertionError
+
+
+def _environment(submission: Submission) -> dict[str, str]:
+    """What of this machine the job gets."""
+    return {"working_dir": str(submission.working_dir.resolve())}
 
 
 def _follow(submission: Submission, job: str, console: Console) -> Ending:
     """Print what the job says until it has ended, through losses of the connection."""
     import aiohttp
 
-    shown, away_since = 0, None
+    log, away_since = _Log(console), None
     while True:
         try:
             with _client(submission) as client:
-                shown = asyncio.run(_print_log(client, job, shown, console))
-                ended = _ending(client, job)
+                ended = _ending(client, job)  # before the log, which of a job that is not known any more says no more than 404
+                asyncio.run(log.follow(client, job))
             away_since = None
             if ended is not None:
                 return ended
@@ -169,15 +195,27 @@ def _follow(submission: Submission, job: str, console: Console) -> Ending:
         time.sleep(POLL_SECONDS)
 
 
-async def _print_log(client: Any, job: str, shown: int, console: Console) -> int:
-    """Print the job's log from where it was shown; returns how many characters of it have been."""
-    seen = 0
-    async for text in client.tail_job_logs(job):
-        seen += len(text)
-        if seen > shown:
-            console.print(text[max(0, len(text) - (seen - shown)) :], end="", markup=False, highlight=False, soft_wrap=True)
-            shown = seen
-    return shown
+@dataclass
+class _Log:
+    """A job's log, of which so many characters have been printed."""
+
+    console: Console
+    num_shown: int = 0
+
+    async def follow(self, client: Any, job: str) -> None:
+        """Print what is new until the job has ended, or says nothing for a while: the connection may be gone without a word."""
+        seen = 0
+        lines = client.tail_job_logs(job)
+        while True:
+            try:
+                text = await asyncio.wait_for(anext(lines), SILENCE_SECONDS)
+            except (StopAsyncIteration, TimeoutError):
+                return
+            seen += len(text)
+            if seen > self.num_shown:
+                new = text[max(0, len(text) - (seen - self.num_shown)) :]
+                self.num_shown = seen
+                self.console.print(new, end="", markup=False, highlight=False, soft_wrap=True)
 
 
 def _ending(client: Any, job: str) -> Ending | None:

@@ -5,12 +5,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,6 +33,8 @@ class Jobs:
 
     url: str
     address: str
+    session: Path
+    """Where Ray keeps its logs."""
     checkout: Path
 
     def submit(self, path: Path, out: Path, *more: str) -> "subprocess.CompletedProcess[str]":
@@ -44,13 +46,15 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     checkout = tmp_path_factory.mktemp("checkout")
     for part in ("xl", "jobs"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "cluster/local.py", "--pages", "1", "--engines", "2"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "cluster/local.py", "--pages", "1", "--engines", "2", "--dashboard-port", str(port)]
     with mock.patch.dict(os.environ, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN.decode(), OPENAI_API_KEY=KEY.decode()):
         owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert owner.stdout
         try:
-            told = dict(line.strip().split(": ", 1) for line in (owner.stdout.readline(), owner.stdout.readline()))
-            yield Jobs(told["cluster"], told["address"], checkout)
+            told = dict(owner.stdout.readline().strip().split(": ", 1) for _ in range(3))
+            yield Jobs(told["cluster"], told["address"], Path(told["logs"]).parent, checkout)
         finally:
             owner.send_signal(signal.SIGINT)
             owner.wait(60)
@@ -63,18 +67,26 @@ def scripted(jobs: Jobs, name: str, pages: Path, **writer: object) -> Path:
 
 
 def where_it_ran(jobs: Jobs) -> dict[str, set[str]]:
-    """The pools of the nodes that each kind of process was on, by the name of its class or function."""
-    from ray.util.state import list_actors, list_nodes, list_tasks
+    """The pools of the nodes that each kind of process was on, by the name of its class or function, as Ray's state API tells."""
+    # In a process of its own: Ray reads how it is to authenticate when it is first imported.
+    told = subprocess.run([sys.executable, "-c", PLACES, jobs.url], capture_output=True, text=True, check=True).stdout
+    return {name: set(pools) for name, pools in json.loads(told.splitlines()[-1]).items()}
 
-    asked: dict[str, Any] = {"address": jobs.url, "limit": 10_000, "detail": True}
-    pools = {node.node_id: node.labels.get("xl/pool") for node in list_nodes(**asked)}
-    seen: dict[str, set[str]] = {}
-    for actor in (actor for actor in list_actors(**asked) if actor.node_id):
+
+PLACES = """
+import json, sys
+from ray.util.state import list_actors, list_nodes, list_tasks
+asked = {"address": sys.argv[1], "limit": 10_000, "detail": True}
+pools = {node.node_id: node.labels["xl/pool"] for node in list_nodes(**asked)}
+seen = {}
+for actor in list_actors(**asked):
+    if actor.node_id:
         seen.setdefault(actor.class_name, set()).add(pools[actor.node_id])
-    for task in list_tasks(**asked):
-        if task.type == "NORMAL_TASK" and task.node_id:
-            seen.setdefault(task.name, set()).add(pools[task.node_id])
-    return seen
+for task in list_tasks(**asked):
+    if task.type == "NORMAL_TASK" and task.node_id:
+        seen.setdefault(task.name, set()).add(pools[task.node_id])
+print(json.dumps({name: sorted(places) for name, places in seen.items()}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +148,8 @@ def test_a_run_that_is_killed_on_the_cluster_is_started_again_and_loses_nothing(
     assert len(rows(out, "pages")) == 200
 
 
-def test_no_secret_gets_into_the_run_or_into_rays_logs(finished: tuple[Path, Path]) -> None:
-    logs = Path("/tmp/ray/session_latest").resolve() / "logs"
+def test_no_secret_gets_into_the_run_or_into_rays_logs(jobs: Jobs, finished: tuple[Path, Path]) -> None:
+    logs = jobs.session / "logs"
     files = [file for folder in (finished[1], logs) for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 20
     for file in files:

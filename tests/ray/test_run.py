@@ -20,6 +20,7 @@ from tests.support import (
     command,
     german_pages,
     here,
+    job,
     ledger,
     outcomes,
     recipe,
@@ -156,6 +157,19 @@ def test_more_pages_and_one_more_language_extend_a_run(tmp_path: Path, joined: C
     now = sum(n for line, n in traced(tmp_path / "trace").items() if line.startswith("complete"))
     assert (asked, now) == (30, 30 + 10 + 44)
     assert_balanced(tmp_path / "run", STAGES)
+
+
+def test_a_run_that_is_to_stop_after_its_pages_or_its_pairs_goes_on_from_there(tmp_path: Path, joined: Cli) -> None:
+    path, run = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "in", 30)), tmp_path / "run"
+    env = {"XL_SCRIPTED_TRACE": str(tmp_path / "trace")}
+    succeeded(here(path, "--out", run, main=job("pages"), env=env))
+    assert set(ledger(run)) >= {"pages", "unique"} and not traced(tmp_path / "trace") and not (run / "dataset").exists()
+    succeeded(here(path, "--out", run, main=job("pairs"), env=env))
+    asked = traced(tmp_path / "trace")
+    assert asked and (run / "dataset").exists() and not (run / "report.html").exists()
+    succeeded(here(path, "--out", run, main=job("run"), env=env))
+    assert traced(tmp_path / "trace") == asked and (run / "report.html").exists()
+    assert_balanced(run, STAGES)
 
 
 def test_two_runs_of_two_models_on_two_cpus_finish_side_by_side_and_one_that_is_killed_too(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from xl import lease as lease_module
 from xl.errors import UserError
 from xl.folder import RunFolder, claim, locked
 from xl.lease import Superseded, fence_for, lease, newest
@@ -22,7 +23,7 @@ def held_elsewhere(folder: Path, number: int = 1, **content: object) -> Path:
     """A lease that a process of another machine holds."""
     file = folder / "lease" / f"{number:06d}.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps({"host": "elsewhere", "pid": 7, "born": 1.0, "beat": 0, **content}))
+    file.write_text(json.dumps({"host": "elsewhere", "machine": "another", "pid": 7, "born": 1.0, "beat": 0, **content}))
     return file
 
 
@@ -95,3 +96,25 @@ def test_a_folder_inside_a_held_one_has_its_fence(tmp_path: Path) -> None:
     with lease(tmp_path) as fence:
         assert run.evaluation.store("answers").fence == fence == fence_for(run.training)
     assert run.store("pages").fence is None
+
+
+def test_a_driver_that_notices_nothing_until_its_end_does_not_end_well(tmp_path: Path) -> None:
+    with pytest.raises(Superseded), lease(tmp_path):
+        held_elsewhere(tmp_path, number=2)
+
+
+def test_one_that_is_slow_to_take_a_lease_does_not_get_one_that_others_have_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_elsewhere(tmp_path, number=5, released=True)
+    reads = lease_module._read
+
+    def slow(leases: Path, number: int) -> dict[str, object]:
+        found = reads(leases, number)
+        (leases / "000005.json").unlink()
+        held_elsewhere(tmp_path, number=7)
+        return found
+
+    monkeypatch.setattr(lease_module, "_read", slow)
+    with pytest.raises(Superseded), lease(tmp_path):
+        pass

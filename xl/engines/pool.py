@@ -5,6 +5,7 @@ worker that asks for it, starts further ones where there is room, replaces one t
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -139,11 +140,12 @@ class _EngineHost:
         """Have the engines on a node that will be taken away do what they have begun, and nothing more; others take their place."""
         while True:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
-            leaving = await asyncio.to_thread(state.get_draining_nodes)
-            for fleet in self._fleets.values() if leaving else ():
-                for name, engine in [*fleet.engines.items()]:
-                    if await _node_of(engine) in leaving:
-                        fleet.engines.pop(name, None)
+            with contextlib.suppress(Exception):  # whatever keeps this look from succeeding: the next one may
+                leaving = await asyncio.to_thread(state.get_draining_nodes)
+                there = [(fleet, name, engine) for fleet in self._fleets.values() for name, engine in fleet.engines.items()]
+                nodes = await asyncio.gather(*(_node_of(engine) for _, _, engine in there)) if leaving else []
+                for (fleet, name, engine), node in zip(there, nodes, strict=bool(leaving)):
+                    if node in leaving and fleet.engines.pop(name, None) is not None:
                         fleet.leaving[name] = engine
                         engine.leave.remote()
 
@@ -173,10 +175,10 @@ class _EngineHost:
         replaced once, however many workers report it. `failed_start` is the reason if it died before it was ready.
         """
         self._watching = self._watching or asyncio.create_task(self._watch_nodes())
-        fleet = self._fleets.setdefault(key, _Fleet(model, resolved))
+        fleet = self._fleets.setdefault(key, _Fleet(model, resolved, most=model.replicas[1]))
         if dead is not None and (gone := fleet.engines.pop(dead, None)) is not None:
             ray.kill(gone)
-            fleet.num_failed_starts = fleet.num_failed_starts + 1 if failed_start else 0
+            fleet.num_failed_starts += failed_start is not None
         if fleet.num_failed_starts >= MAX_FAILED_STARTS:
             return UserError(f"models: the engine of {model.model!r} failed to start {MAX_FAILED_STARTS} times in a row: {failed_start}")
         name = fleet.engine_of.get(worker) if worker else None
@@ -203,6 +205,11 @@ class _EngineHost:
             ray.kill(engine)
             fleet.most = max(fleet.model.replicas[0], len(fleet.engines))
 
+    def has_started(self, key: str) -> None:
+        """Note that an engine of a model can start."""
+        if key in self._fleets:
+            self._fleets[key].num_failed_starts = 0
+
     def num_engines(self, key: str) -> int:
         """How many engines of a model there are."""
         return len(self._fleets[key].engines) if key in self._fleets else 0
@@ -228,6 +235,11 @@ async def _node_of(engine: Any) -> str | None:
     except (RayActorError, TimeoutError):
         return None
     return where
+
+
+def _lost_its_node(error: RayActorError) -> bool:
+    """Whether an engine is gone because its node is, which says nothing of the model."""
+    return error.preempted or "node has died" in str(error) or "node was terminated" in str(error)
 
 
 async def _answered(answer: Any) -> None:
@@ -274,7 +286,7 @@ class PooledEngine:
         self._alone = asyncio.Lock()
 
     async def connect(self, dead: str | None = None) -> None:
-        """Get an engine and wait until it has started; `dead` names the one to replace.
+        """Get an engine and wait until it has started; `dead` names the one to replace. Does nothing where there is another one already.
 
         Raises:
             UserError: the model cannot be loaded.
@@ -292,12 +304,14 @@ class PooledEngine:
                 try:
                     chat = await actor.start.remote()
                 except RayActorError as error:
-                    chat = EngineDied(str(error))
+                    dead, failed_start = name, None if _lost_its_node(error) else str(error).splitlines()[0]
+                    continue
                 if isinstance(chat, UserError):
                     raise chat
                 if isinstance(chat, EngineDied):
                     dead, failed_start = name, str(chat).splitlines()[0]
                     continue
+                await self._host.has_started.remote(self._key)
                 self.name, self._actor, self.chat = name, actor, chat
 
     async def walk_all(self, route: Any, pending: Sequence[Pending]) -> list[Walk]:
@@ -319,6 +333,7 @@ class PooledEngine:
         walks: list[Walk | None] = [None] * len(pending)
         num_deaths = 0
         while num_deaths < MAX_DEATHS_TOGETHER and None in walks:
+            await self.connect(dead=None)
             left = [place for place, walked in enumerate(walks) if walked is None]
             name = self.name
             found = await self._call([pending[place] for place in left], route)
@@ -332,6 +347,7 @@ class PooledEngine:
     async def _walk_alone(self, row: Pending, route: Any) -> Walk:
         num_deaths = MAX_DEATHS_TOGETHER
         while num_deaths < MAX_ENGINE_DEATHS:
+            await self.connect(dead=None)
             name = self.name
             found = await self._call([row], route)
             if found is not None and found[0] is not None:

@@ -37,6 +37,8 @@ class ServedModel(Model):
     def _is_served_here(self) -> "ServedModel":
         if self.engine == "openai":
             raise ValueError("engine: openai is served elsewhere; an endpoint serves vllm models")
+        if self.accelerator or self.labels:
+            raise ValueError("`accelerator` and `labels` are not read here: Ray Serve places replicas by their GPUs alone")
         return self
 
 

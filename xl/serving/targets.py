@@ -10,6 +10,7 @@ from xl.methods import load_recipe
 from xl.pipeline import tuned_model
 from xl.recipe import Model, Recipe, checked, overridden, read_yaml
 from xl.serving.settings import ServedModel, Serving
+from xl.settings import Placed
 
 _LISTENING = ("host", "port")
 
@@ -96,4 +97,4 @@ def _recipe_models(recipe: Recipe, where: str) -> dict[str, Any]:
 
 
 def _settings(model: Model) -> dict[str, Any]:
-    return model.model_dump(include=set(ServedModel.model_fields))
+    return model.model_dump(include=set(ServedModel.model_fields) - set(Placed.model_fields))

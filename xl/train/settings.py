@@ -92,6 +92,10 @@ class Train(Placed):
             raise ValueError("precision: bf16 needs zero: 1 or more: it is ZeRO that keeps the master weights in fp32")
         if self.offload and self.zero == 0:
             raise ValueError("offload: true needs zero: 1 or more")
+        if self.accelerator and not self.gpus_per_worker:
+            raise ValueError(f"accelerator: {self.accelerator} needs gpus_per_worker: 1")
+        if self.min_workers is None and self.resize_seconds != Train.model_fields["resize_seconds"].default:
+            raise ValueError("resize_seconds needs `min_workers`: without it a training has all of its workers or waits")
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers: {self.min_workers} is more than workers: {self.workers}")
         return self

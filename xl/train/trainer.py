@@ -144,6 +144,8 @@ def _run_on_ray(job: Job) -> None:
             logging_config=LoggingConfig("ERROR"),
         ),
     )
+    # Ray Train's handler of SIGINT ends this process as if all were well, and stays when the training is over. Ours is Python's own.
+    trainer._register_sigint_handler = lambda controller: None
     # A lost worker is Ray's to replace; a mistake of the user's is not mended by a new worker, so it comes back as a value.
     mistake = trainer.fit().return_value
     if mistake:

@@ -1,0 +1,127 @@
+"""What `xl submit` makes of a cluster's answers, from a job server that is a few lines long."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from rich.console import Console
+
+from xl import submit
+from xl.errors import UserError
+from xl.submit import Submission, entrypoint
+
+pytest.importorskip("ray")
+
+
+class JobServer:
+    """Jobs are lost by a new head as often as it says, then they succeed; `log` is what each says."""
+
+    def __init__(self, num_lost: int, log: str = "pages: 10 rows\n") -> None:
+        self.num_lost, self.log = num_lost, log
+        self.num_submitted = 0
+        self._told: set[str] = set()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get(
+                "/api/version", lambda _: asyncio.sleep(0, web.json_response({"version": "4", "ray_version": "2.60.0", "ray_commit": ""}))
+            ),
+            web.get("/api/jobs/", lambda _: asyncio.sleep(0, web.json_response([]))),
+            web.post("/api/jobs/", self._submit),
+            web.get("/api/jobs/{job}", self._info),
+            web.get("/api/jobs/{job}/logs/tail", self._tail),
+        ]
+
+    async def _submit(self, request: web.Request) -> web.Response:
+        self.num_submitted += 1
+        return web.json_response({"job_id": f"job-{self.num_submitted}", "submission_id": f"job-{self.num_submitted}"})
+
+    async def _info(self, request: web.Request) -> web.Response:
+        job = request.match_info["job"]
+        if job in self._told and self.num_submitted <= self.num_lost:
+            return web.Response(status=404, text=f"Job {job} does not exist")
+        status = "SUCCEEDED" if job in self._told else "RUNNING"
+        self._told.add(job)
+        return web.json_response({"type": "SUBMISSION", "entrypoint": "", "status": status, "driver_exit_code": 0, "message": ""})
+
+    async def _tail(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(self.log)
+        await socket.close()
+        return socket
+
+
+@contextmanager
+def served(server: JobServer) -> Iterator[str]:
+    """The server's address, in a thread of its own."""
+    loop, started, address = asyncio.new_event_loop(), threading.Event(), []
+
+    async def serve() -> None:
+        app = web.Application()
+        app.add_routes(server.routes())
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        address.append(runner.addresses[0][1])
+        started.set()
+
+    thread = threading.Thread(target=lambda: (loop.run_until_complete(serve()), loop.run_forever()), daemon=True)
+    thread.start()
+    started.wait(30)
+    try:
+        yield f"http://127.0.0.1:{address[0]}"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+
+
+def submitted(server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: int = 3) -> tuple[int, str]:
+    """Exit code and output of a submission."""
+    monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(submit, "_environment", lambda _: {})
+    console = Console(width=160, record=True, quiet=False)
+    with served(server) as url:
+        code = submit.submit(Submission(url, ["python", "jobs/run.py"], "/shared/run", tmp_path, retries), console)
+    return code, console.export_text()
+
+
+def test_a_job_that_a_new_head_does_not_know_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = JobServer(num_lost=2)
+    code, told = submitted(server, tmp_path, monkeypatch)
+    assert code == 0 and server.num_submitted == 3
+    assert "its head node is a new one" in told and "starting it again (2 of 3)" in told
+
+
+def test_a_job_that_is_lost_each_time_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = JobServer(num_lost=9)
+    code, _ = submitted(server, tmp_path, monkeypatch, retries=1)
+    assert code == 1 and server.num_submitted == 2
+
+
+def test_no_line_of_the_log_is_shown_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, told = submitted(JobServer(num_lost=0, log="pages: 10 rows\nunique: 10 rows\n"), tmp_path, monkeypatch)
+    assert told.count("unique: 10 rows") == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "out", "complaint"),
+    [("../elsewhere.yaml", "/shared/run", "is all that the cluster gets"), ("recipe.yaml", "run", "a full path is wanted")],
+)
+def test_what_the_cluster_would_not_find_is_refused(tmp_path: Path, recipe: str, out: str, complaint: str) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "run.py").touch()
+    with pytest.raises(UserError, match=complaint):
+        entrypoint(tmp_path / recipe, out, tmp_path, [])
+
+
+def test_where_nobody_answers_is_one_line(tmp_path: Path) -> None:
+    wanted: Any = Submission("http://127.0.0.1:9", [], "/shared/run", tmp_path)
+    with pytest.raises(UserError, match="no Ray cluster answers there"):
+        submit.submit(wanted, Console(quiet=True))
