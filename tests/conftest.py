@@ -1,6 +1,7 @@
 """The order of tests, and one Ray for all runs that do not care whose it is: starting one for each takes most of a short run's time."""
 
 import os
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +13,14 @@ from tests.support import Cli, here
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+# Ray reads how it is to authenticate when a process first imports it, and then keeps to that.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long ones first, so that workers side by side end together: unit tests come last, but for those that train."""
-    items.sort(key=lambda item: "unit" in item.path.parts and "train" not in item.path.parts)
+    """Long ones first, so that workers side by side end together: unit tests and those of documents last, but for those that train."""
+    items.sort(key=lambda item: not {"unit", "docs"}.isdisjoint(item.path.parts) and "train" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")

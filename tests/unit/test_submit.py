@@ -15,8 +15,6 @@ from xl import submit
 from xl.errors import UserError
 from xl.submit import Submission, entrypoint
 
-pytest.importorskip("ray")
-
 
 class JobServer:
     """Jobs are lost by a new head as often as it says, then they succeed; `log` is what each says."""
