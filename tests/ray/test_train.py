@@ -83,7 +83,7 @@ def test_a_training_has_fewer_workers_when_a_node_is_lost_and_all_again_when_one
         driver = start(bench, "elastic", "--address", cluster.address, **steady, **elastic)
 
         def wait_for_workers(number: int) -> None:
-            wait_for(lambda: driver.poll() is not None or newest_workers(bench) == number)
+            wait_for(lambda: driver.poll() is not None or newest_workers(bench) == number, seconds=900)
             assert driver.poll() is None, driver.communicate()[0][-4000:]
 
         wait_for_workers(2)
