@@ -104,6 +104,7 @@ def main(
     """Start a cluster on this machine and keep it until it is interrupted."""
     with local_cluster(pages, engines, dashboard_port) as cluster:
         print(f"cluster: {cluster.dashboard}\naddress: {cluster.address}\nlogs: {cluster.logs}", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
 

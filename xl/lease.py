@@ -69,17 +69,19 @@ def lease(folder: Path, seconds: float = LEASE_SECONDS) -> Iterator[Fence]:
     fence = _take(leases, seconds)
     _held[leases.parent] = fence
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(fence, seconds / BEATS_PER_LEASE, over), daemon=True)
+    # A signal of our own: SIGINT is ignored in what a script starts in the background, and Ray Train takes it over.
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGUSR2, lambda *_: fence.check()) if is_main else None
+    beating = threading.Thread(target=_beat, args=(fence, seconds / BEATS_PER_LEASE, over, is_main), daemon=True)
     beating.start()
     try:
         yield fence
         fence.check()
-    except (KeyboardInterrupt, SystemExit):
-        fence.check()  # it was the thread that interrupted us
-        raise
     finally:
         over.set()
         beating.join()
+        if is_main:
+            signal.signal(signal.SIGUSR2, before)
         del _held[leases.parent]
         with contextlib.suppress(OSError):
             _write(fence, {"released": True})
@@ -139,7 +141,7 @@ def _at_work(holder: Mapping[str, Any], leases: Path) -> UserError:
     return UserError(f"--out {leases.parent}: another run is at work there ({who}); wait for it or end it")
 
 
-def _beat(fence: Fence, every_seconds: float, over: threading.Event) -> None:
+def _beat(fence: Fence, every_seconds: float, over: threading.Event, may_interrupt: bool) -> None:
     """Say that the holder lives, until it is over; interrupt it when somebody else has taken the folder."""
     count = 0
     while not over.wait(every_seconds):
@@ -147,7 +149,9 @@ def _beat(fence: Fence, every_seconds: float, over: threading.Event) -> None:
         # A moment without storage is no reason to stop: whoever takes over in it is seen when storage is back.
         with contextlib.suppress(OSError):
             if newest(fence.leases) > fence.number:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                if not may_interrupt:
+                    return
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
                 if over.wait(BEATS_PER_LEASE * every_seconds):  # time to end what has begun, before the next interruption
                     return
             else:

@@ -56,7 +56,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
             told = dict(owner.stdout.readline().strip().split(": ", 1) for _ in range(3))
             yield Jobs(told["cluster"], told["address"], Path(told["logs"]).parent, checkout)
         finally:
-            owner.send_signal(signal.SIGINT)
+            owner.terminate()
             owner.wait(60)
 
 
