@@ -242,8 +242,7 @@ class Pipeline:
         """Note how long a pass took, and on how many CPUs and engines: what `xl plan --calibration` goes by."""
         import ray
 
-        info, where = self.run.stage_info(stage), placement.beside_engines()
-        nodes = [node for node in ray.nodes() if node["Alive"] and where.items() <= node["Labels"].items()]
+        info, nodes = self.run.stage_info(stage), placement.nodes(placement.beside_engines())
         there = {"cpus": sum(node["Resources"].get("CPU", 0.0) for node in nodes)}
         if plan is not None and plan.model is not None and plan.model.engine != "openai":
             there["engines"] = ray.get(plan.host.num_engines.remote(plan.engine_key))

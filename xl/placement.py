@@ -13,12 +13,16 @@ POOL = "xl/pool"
 ACCELERATOR = "ray.io/accelerator-type"
 
 
-def beside_engines() -> dict[str, str]:
-    """Labels of the nodes for work that needs no GPU. Ray must be initialised."""
+def nodes(labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The nodes with these labels that are alive, in Ray's words. Ray must be initialised."""
     import ray
 
-    has_pools = any(node["Alive"] and node["Labels"].get(POOL) == "head" for node in ray.nodes())
-    return {POOL: "pages"} if has_pools else {}
+    return [node for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()]
+
+
+def beside_engines() -> dict[str, str]:
+    """Labels of the nodes for work that needs no GPU. Ray must be initialised."""
+    return {POOL: "pages"} if nodes({POOL: "head"}) else {}
 
 
 def of(settings: Placed, num_gpus: float) -> dict[str, str]:

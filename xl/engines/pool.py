@@ -257,7 +257,7 @@ def needs_of(model: Model) -> dict[str, float]:
 
 def num_that_fit(needs: Mapping[str, float], labels: Mapping[str, str], most: int) -> int:
     """How many processes, at most `most`, the cluster has room for now, each of which wants so much of one machine with these labels."""
-    labelled = {node["NodeID"] for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()}
+    labelled = {node["NodeID"] for node in placement.nodes(labels)}
     rooms = [
         min((int(round(free.get(resource, 0.0) / amount, 4)) for resource, amount in needs.items() if amount), default=most)
         for node, free in available_resources_per_node().items()
