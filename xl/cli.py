@@ -342,12 +342,12 @@ def main() -> None:
 
 
 def guarded(commands: typer.Typer) -> None:
-    """Run a command line: a user's mistake is one line on stderr and exit code 2, an interruption is 130."""
+    """Run a command line: a user's mistake is one line on stderr and exit code 2 (75 where a cluster is away), an interruption is 130."""
     try:
         commands(standalone_mode=True)
     except UserError as error:
         print(f"xl: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("xl: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -9,6 +9,14 @@ DISK_FULL = "the disk is full; free some space and run the same command again: i
 class UserError(Exception):
     """A mistake that the user can mend. The command line prints it in one line, without a traceback."""
 
+    exit_code = 2
+
+
+class Unavailable(UserError):
+    """A cluster does not answer. It may do so soon: what starts a command again after a failure may do that here too."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
 
 class MissingExtra(UserError):
     """A library is needed that comes with one of the package's extras."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from xl.engines.scripted import TRACE
-from xl.errors import UserError, require
+from xl.errors import Unavailable, UserError, require
 from xl.placement import beside_engines
 
 QUIET = {
@@ -44,7 +44,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     this machine only and ends with the run, so that runs side by side do not meet.
 
     Raises:
-        UserError: no cluster answers at `address`, or it does not let us in; a private Ray does not start.
+        Unavailable: no cluster answers at `address`.
+        UserError: it does not let us in; a private Ray does not start.
     """
     for key, value in {**QUIET, **OBJECTS, **IN_A_JOB}.items():
         os.environ.setdefault(key, value)
@@ -115,7 +116,7 @@ def _explained_start(address: str | None) -> Iterator[None]:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
-            raise UserError(f"--address {address}: no Ray cluster answers there ({error.strerror or error})") from None
+            raise Unavailable(f"--address {address}: no Ray cluster answers there ({error.strerror or error})") from None
     try:
         yield
     except Exception as error:
@@ -124,8 +125,10 @@ def _explained_start(address: str | None) -> Iterator[None]:
         if not isinstance(error, ConnectionError):
             raise
         wants_token = "InvalidAuthToken" in "".join(traceback.format_exception(error))
-        why = "the cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
-        raise UserError(f"--address {address}: {why if wants_token else 'no Ray cluster answers there'}") from None
+        if wants_token:
+            how = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
+            raise UserError(f"--address {address}: the cluster wants a token: {how}") from None
+        raise Unavailable(f"--address {address}: no Ray cluster answers there ({error})") from None
 
 
 @contextlib.contextmanager

@@ -11,20 +11,22 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
-from xl.errors import UserError, require
+from xl.errors import Unavailable, UserError, require
 from xl.progress import left
+
+Answer = TypeVar("Answer")
 
 OUT = "xl_out"
 """Key of a job's metadata: the folder of its run."""
 
-USERS_MISTAKE = 2
+USERS_MISTAKE = UserError.exit_code
 """Exit code of a command that complained about what it was given (`xl.cli.guarded`)."""
 
 UNREACHABLE_SECONDS = 900.0
@@ -74,12 +76,14 @@ def submit(submission: Submission, console: Console) -> int:
     """Run to the end; returns the exit code. A job of the same run that is at work there is followed instead of started again.
 
     Raises:
-        UserError: no cluster answers, or it does not let us in.
+        Unavailable: no cluster answers.
+        UserError: it does not let us in.
     """
     for trial in range(submission.retries + 1):
-        job = _running(submission)
+        patience = UNREACHABLE_SECONDS if trial else 0.0  # an address at which nobody ever answered is probably wrong
+        job = _answered(lambda: _running(submission), patience)
         if job is None:
-            job = _start(submission)
+            job = _answered(lambda: _start(submission), patience)
             console.print(f"submitted {job} to {submission.cluster}: {shlex.join(submission.entrypoint)}", highlight=False)
         else:
             console.print(f"{job} is at work on {submission.out}: following it", highlight=False)
@@ -92,6 +96,18 @@ def submit(submission: Submission, console: Console) -> int:
         if trial < submission.retries:
             console.print(f"starting it again ({trial + 1} of {submission.retries}): it goes on where it was", highlight=False)
     return ending.exit_code or 1
+
+
+def _answered(ask: Callable[[], Answer], patience: float) -> Answer:
+    """What a cluster says, which may be away for so many seconds. Raises Unavailable."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return ask()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[str]) -> list[str]:
@@ -136,7 +152,7 @@ def _explained(submission: Submission) -> Iterator[None]:
         why = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
         raise UserError(f"--cluster {submission.cluster}: the cluster wants a token: {why}") from None
     except OSError as error:
-        raise UserError(f"--cluster {submission.cluster}: no Ray cluster answers there ({type(error).__name__})") from None
+        raise Unavailable(f"--cluster {submission.cluster}: no Ray cluster answers there ({type(error).__name__})") from None
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--cluster {submission.cluster}: {' '.join(str(error).split())}") from None
 
@@ -191,7 +207,7 @@ def _follow(submission: Submission, job: str, console: Console) -> Ending:
                 away_since = now
                 console.print(f"{submission.cluster} does not answer; waiting up to {left(UNREACHABLE_SECONDS)}", highlight=False)
             elif now - away_since > UNREACHABLE_SECONDS:
-                raise UserError(f"--cluster {submission.cluster} went away; the same command goes on when it is back") from None
+                raise Unavailable(f"--cluster {submission.cluster} went away; the same command goes on when it is back") from None
         time.sleep(POLL_SECONDS)
 
 

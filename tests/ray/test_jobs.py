@@ -136,7 +136,7 @@ def test_a_run_that_is_killed_on_the_cluster_is_started_again_and_loses_nothing(
     command = [sys.executable, "-m", "xl.cli", "submit", path, "--cluster", jobs.url, "--out", out, "--working-dir", jobs.checkout]
     submission = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     while not list(out.glob("stages/pairs/log/*/*.arrow")):
-        assert submission.poll() is None, "the run ended before it could be killed"
+        assert submission.poll() is None, f"the run ended before it could be killed: {submission.communicate()[0]}"
     second = xl("run", path, "--out", out, "--address", jobs.address)
     assert second.returncode == 2 and "another run is at work there" in second.stderr
     holder = json.loads(next((out / "lease").glob("*.json")).read_text())

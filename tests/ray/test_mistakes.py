@@ -74,7 +74,7 @@ def test_a_key_that_only_the_driver_has_is_told_by_the_clusters_workers(tmp_path
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
     done = xl("run", path, "--out", tmp_path / "run", "--address", "127.0.0.1:9")
-    assert done.returncode == 2 and "xl: --address 127.0.0.1:9: no Ray cluster answers there" in done.stderr
+    assert done.returncode == 75 and "xl: --address 127.0.0.1:9: no Ray cluster answers there" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,6 +1,5 @@
 """A pass goes on when Ray stumbles over a worker that dies, and ends at once when the fault is ours or the user's."""
 
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -35,14 +34,15 @@ def rounds(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> tuple[li
     pytest.importorskip("ray")
     seen: list[list[str]] = []
 
-    def one(_: Any, __: Any, shards: list[InputShard], progress: Any, done: Counter[str], sealed: set[str]) -> None:
+    def one(_: Any, __: Any, shards: list[InputShard], progress: Any, round_: Any) -> None:
         seen.append([shard.name for shard in shards])
         for shard in shards:
-            done[shard.name] += shard.num_rows
+            round_.done[shard.name] += shard.num_rows
+            round_.num_new += shard.num_rows
             progress.advance(shard.num_rows)
             if shard is not shards[0] and errors:
                 raise errors.pop(0)
-            sealed.add(shard.name)
+            round_.sealed.add(shard.name)
 
     monkeypatch.setattr(execute, "_execute", one)
     shown = Shown()

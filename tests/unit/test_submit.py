@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from aiohttp import web
 from rich.console import Console
 
 from xl import submit
-from xl.errors import UserError
+from xl.errors import Unavailable, UserError
 from xl.submit import Submission, entrypoint
 
 
 class JobServer:
-    """Jobs are lost by a new head as often as it says, then they succeed; `log` is what each says."""
+    """Jobs are lost by a new head as often as it says, or end with these exit codes, then they succeed; `log` is what each says."""
 
-    def __init__(self, num_lost: int, log: str = "pages: 10 rows\n") -> None:
-        self.num_lost, self.log = num_lost, log
+    def __init__(self, num_lost: int = 0, log: str = "pages: 10 rows\n", exit_codes: Sequence[int] = ()) -> None:
+        self.num_lost, self.log, self.exit_codes = num_lost, log, list(exit_codes)
         self.num_submitted = 0
         self._told: set[str] = set()
 
@@ -43,9 +43,12 @@ class JobServer:
         job = request.match_info["job"]
         if job in self._told and self.num_submitted <= self.num_lost:
             return web.Response(status=404, text=f"Job {job} does not exist")
-        status = "SUCCEEDED" if job in self._told else "RUNNING"
+        status, code = "RUNNING", 0
+        if job in self._told:
+            code = self.exit_codes.pop(0) if self.exit_codes else 0
+            status = "FAILED" if code else "SUCCEEDED"
         self._told.add(job)
-        return web.json_response({"type": "SUBMISSION", "entrypoint": "", "status": status, "driver_exit_code": 0, "message": ""})
+        return web.json_response({"type": "SUBMISSION", "entrypoint": "", "status": status, "driver_exit_code": code, "message": ""})
 
     async def _tail(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -101,6 +104,15 @@ def test_a_job_that_is_lost_each_time_is_given_up(tmp_path: Path, monkeypatch: p
     server = JobServer(num_lost=9)
     code, _ = submitted(server, tmp_path, monkeypatch, retries=1)
     assert code == 1 and server.num_submitted == 2
+
+
+@pytest.mark.parametrize(("exit_code", "num_submitted"), [(UserError.exit_code, 1), (Unavailable.exit_code, 2), (137, 2)])
+def test_a_job_that_failed_is_tried_again_unless_the_user_made_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exit_code: int, num_submitted: int
+) -> None:
+    server = JobServer(exit_codes=[exit_code])
+    code, _ = submitted(server, tmp_path, monkeypatch)
+    assert server.num_submitted == num_submitted and code == (exit_code if num_submitted == 1 else 0)
 
 
 def test_no_line_of_the_log_is_shown_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
