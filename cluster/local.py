@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,9 @@ import typer
 
 from xl.placement import POOL
 from xl.ray_session import QUIET
+
+LOOK_SECONDS = 1.0
+"""How often the autoscaler looks."""
 
 GROUPS: dict[str, dict[str, Any]] = {
     "head": {"num_cpus": 0, "labels": {POOL: "head"}, "dashboard_agent_listen_port": None},
@@ -66,13 +70,72 @@ class LocalCluster:
 
     def drain(self, node: Any, notice_seconds: float, reason: str = "the machine is wanted elsewhere") -> None:
         """Tell a node, as a cloud does, that it will be taken away. It is still there until `remove`."""
-        from ray._raylet import GcsClient
+        from ray.autoscaler.v2.sdk import GcsClient
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
         preempted = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         deadline_ms = int((time.time() + notice_seconds) * 1000)
         accepted, why_not = GcsClient(address=self.address).drain_node(node.node_id, preempted, reason, deadline_ms)
         assert accepted, why_not
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the autoscaler saw."""
+
+    seconds: float
+    """Since it began."""
+    num_nodes: int
+    num_waiting: int
+    """Processes that found no node."""
+
+
+class Autoscaler:
+    """Adds a node of a group for each process that waits for one, up to `most` nodes, and ends nodes that do nothing.
+
+    It goes by what Ray's control plane tells every autoscaler: requests that wait, and how long each node has been idle. `looks` is its
+    timeline.
+    """
+
+    def __init__(self, cluster: LocalCluster, group: str, most: int, idle_seconds: float) -> None:
+        from ray.autoscaler.v2.sdk import GcsClient
+
+        self._cluster, self._group, self._most, self._idle_seconds = cluster, group, most, idle_seconds
+        self._control, self._began = GcsClient(address=cluster.address), time.monotonic()
+        self.looks: list[Look] = []
+
+    def work(self, is_over: Callable[[], bool]) -> None:
+        """Look again and again until it is over. Ray starts nodes in a main thread alone."""
+        while not is_over():
+            self._look()
+            time.sleep(LOOK_SECONDS)
+        self._look()
+
+    def timeline(self) -> str:
+        """A line for each change: when, nodes as bars, and how many processes waited."""
+        changes = [next(alike) for _, alike in groupby(self.looks, lambda look: (look.num_nodes, look.num_waiting))]
+        return "\n".join(f"{look.seconds:6.0f} s  {'█' * look.num_nodes:{self._most}}  {look.num_waiting} waiting" for look in changes)
+
+    def _look(self) -> None:
+        from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+        seen, nodes = get_cluster_resource_state(self._control), self._cluster.nodes[self._group]
+        num_waiting = sum(each.count for each in seen.pending_resource_requests if self._is_ours(each.request))
+        self.looks.append(Look(time.monotonic() - self._began, len(nodes), num_waiting))
+        idle = {state.node_id.hex() for state in seen.node_states if state.idle_duration_ms > 1000 * self._idle_seconds}
+        if num_waiting and len(nodes) < self._most:
+            self._cluster.add(self._group)
+        elif not num_waiting:
+            for node in [node for node in nodes if node.node_id in idle]:
+                self._cluster.remove(node)
+
+    def _is_ours(self, request: Any) -> bool:
+        """Whether a node of the group has what is asked for."""
+        group = GROUPS[self._group]
+        there: Mapping[str, float] = {"CPU": group["num_cpus"], "GPU": group.get("num_gpus", 0)}
+        fits = all(amount <= there.get(resource, 0) for resource, amount in request.resources_bundle.items())
+        wanted = [c for selector in request.label_selectors for c in selector.label_constraints]
+        return fits and "GPU" in request.resources_bundle and all(group["labels"].get(c.label_key) in c.label_values for c in wanted)
 
 
 @contextlib.contextmanager
@@ -100,13 +163,20 @@ def main(
     pages: Annotated[int, typer.Option(min=0, help="Nodes for work without a GPU.")] = 1,
     engines: Annotated[int, typer.Option(min=0, help="Nodes with a GPU that Ray counts.")] = 1,
     dashboard_port: Annotated[int, typer.Option(help="Where the dashboard is, and the job server.")] = 8265,
+    autoscale: Annotated[
+        bool, typer.Option(help="Have nodes with a GPU come when engines wait for one, and go when they are idle.")
+    ] = False,
+    idle_seconds: Annotated[float, typer.Option(help="With --autoscale: how long a node may be idle.")] = 60.0,
 ) -> None:
-    """Start a cluster on this machine and keep it until it is interrupted."""
-    with local_cluster(pages, engines, dashboard_port) as cluster:
+    """Start a cluster on this machine and keep it until it is interrupted; with --autoscale it then tells how it grew and shrank."""
+    with local_cluster(pages, 0 if autoscale else engines, dashboard_port) as cluster:
         print(f"cluster: {cluster.dashboard}\naddress: {cluster.address}\nlogs: {cluster.logs}", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        scaler = Autoscaler(cluster, "engines", engines, idle_seconds)
         with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+            scaler.work(lambda: False) if autoscale else signal.pause()
+        if autoscale:
+            print(scaler.timeline())
 
 
 if __name__ == "__main__":

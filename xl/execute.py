@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from xl import placement
 from xl.ask import Drop
+from xl.engines.fleet import ENGINE_PARCEL_ROWS, ENGINES_PER_WORKER, num_calls
 from xl.errors import DISK_FULL, UserError
 from xl.progress import StageProgress
 from xl.recipe import Model
@@ -21,7 +22,6 @@ MAX_FRUITLESS_ROUNDS = 3
 """A pass goes on with what dying workers and nodes have left open, round after round, unless so many rounds in a row get nothing done."""
 
 CPU_PARCEL_ROWS = 512
-ENGINE_PARCEL_ROWS = 16
 
 CPU_PARCELS, ENGINE_PARCELS = 500, 1_000
 PARCELS_PER_CPU, PARCELS_PER_ENGINE = 20, 200
@@ -72,6 +72,14 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
         UserError: the engine cannot work, or the disk is full.
         Incomplete: rows stay missing after several rounds, which no user can cause.
     """
+    try:
+        _run_rounds(plan, source, shards, progress)
+    finally:
+        if plan.host is not None:
+            plan.host.rest.remote(plan.engine_key)
+
+
+def _run_rounds(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> None:
     from ray.exceptions import RayTaskError
 
     left, num_fruitless = shards, 0
@@ -209,8 +217,8 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
 
     if not shards:
         return
-    tasks = source.tasks(shards)
-    items = [{"shards": ray.cloudpickle.dumps(group), "source": ray.cloudpickle.dumps(source.alone(group))} for group in tasks]
+    dumps = ray.cloudpickle.dumps
+    items = [{"shards": dumps(group), "source": dumps(part)} for part, group in source.parts(shards)]
     data = ray.data.from_items(items, override_num_blocks=len(items))
     # Ray Data fuses steps that want the same of Ray, and a fused reader would feed its worker at most four tables at once. So the reader
     # says something of its own, which is the default: a worker process may read without end.
@@ -226,30 +234,23 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
 
 
 def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
-    """How many workers ask a model, and how many tables of rows each has under way. Each engine has a worker of its own.
+    """How many workers ask a model, and how many tables of rows each has under way: enough for all engines that there may be.
 
     Ray Data would start further workers only when those there are have nearly twice as many tables as they can walk; so how many there
-    are is settled here: as many as there is room for, and as the rows can keep busy.
+    are is settled here. Which engines are up is the host's affair.
     """
     import ray
 
-    concurrency = num_calls(model)
-    num_workers = 1
+    calls = num_calls(model)
+    num_engines = num_workers = 1
     if model.engine != "openai":
-        busy = -(-sum(shard.num_rows for shard in shards) // (concurrency * ENGINE_PARCEL_ROWS))
-        num_workers = ray.get(plan.host.begin_execution.remote(plan.engine_key, model, plan.resolved, min(busy, model.replicas[1])))
+        wanted = -(-sum(shard.num_rows for shard in shards) // (calls * ENGINE_PARCEL_ROWS))
+        num_engines = ray.get(plan.host.begin_execution.remote(plan.engine_key, model, plan.resolved, wanted))
+        num_workers = -(-num_engines // ENGINES_PER_WORKER)
+    concurrency = calls * -(-num_engines // num_workers)
     return ray.data.ActorPoolStrategy(
         size=num_workers, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
     )
-
-
-def num_calls(model: Model) -> int:
-    """Tables of rows that a worker walks at once: four times what its engine can batch, so that the engine never waits for rows.
-
-    A table makes room for the next when its longest answer is there; until then most of its rows are done.
-    """
-    wide = model.concurrency if model.engine == "openai" else model.max_num_seqs
-    return max(2, -(-4 * wide // ENGINE_PARCEL_ROWS))
 
 
 def max_rows_redone(model: Model) -> int:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -71,13 +71,13 @@ class Engines:
 
     def open(self, plan: Any, role: Role) -> Any:
         """The plan with its model and, for engines of our own, the host that keeps them, started and warm."""
-        from xl.engines.pool import needs_of, start_host
+        from xl.engines.host import needs_of, start_host
         from xl.ray_session import worker_environment
         from xl.worker import open_engine
 
         model, resolved = role
         prepare(resolved)
-        key = json.dumps([model.model_dump(mode="json"), resolved.digest])
+        key = _key(role)
         if model.engine != "openai":
             if self.host is None:
                 self.host = start_host(worker_environment())
@@ -90,6 +90,17 @@ class Engines:
             self._console.print(f"engine of {model.model} ready after {left(time.monotonic() - started)}", highlight=False)
         return replace(plan, resolved=replace(resolved, chat=chat))
 
+    def expect(self, role: Role) -> None:
+        """Have an engine start, and do not wait for it, where its machine is one that no step before it uses: on a cluster with pools."""
+        from xl.engines.host import start_host
+        from xl.ray_session import worker_environment
+
+        model, resolved = role
+        if placement.beside_engines() and model.engine != "openai" and model.gpus:
+            prepare(resolved)
+            self.host = self.host or start_host(worker_environment())
+            self.host.ready.remote(_key(role), model, resolved)
+
     def make_room(self, needs: Mapping[str, float], labels: Mapping[str, str], count: int = 1, key: str | None = None) -> None:
         """End the engines of all models but `key` unless there is room for `count` processes, each of which wants `needs` of one machine
         with these labels.
@@ -98,7 +109,7 @@ class Engines:
         """
         import ray
 
-        from xl.engines.pool import num_that_fit
+        from xl.engines.host import num_that_fit
 
         keys = ray.get(self.host.keys.remote()) if self.host else set()
         if not keys or key in keys:
@@ -127,6 +138,12 @@ class Engines:
             ray.get(self.host.close.remote())
 
 
+def _key(role: Role) -> str:
+    """What engines of the same model and settings have in common."""
+    model, resolved = role
+    return json.dumps([model.model_dump(mode="json"), resolved.digest])
+
+
 async def _open_once(open_engine: Callable[[Any], Any], plan: Any) -> bool:
     engine = await open_engine(plan)
     try:
@@ -150,6 +167,8 @@ class Pipeline:
     retry_failed: bool = False
     player: Callable[[str], Role | None] | None = None
     """Gives the model of a role when its first row is to ask it, instead of `roles`; None for one that no row will ask."""
+    made: frozenset[str] = frozenset()
+    """Roles whose models the run makes itself."""
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def take(self, source: Any, shards: list[InputShard], schema: pa.Schema) -> list[InputShard]:
@@ -166,7 +185,8 @@ class Pipeline:
         from xl.worker import FromStage
 
         keys = fingerprints(self.stages, self.source_fingerprint)
-        for together in passes(self.stages):
+        todo = passes(self.stages)
+        for together, after in zip(todo, [*todo[1:], []], strict=True):
             shared = [stage for stage in together if self.run.is_shared(stage.name)]
             for stage in shared:
                 schema, source = schema_after(stage, schema), FromStage(self.run.store(stage.name))
@@ -179,6 +199,7 @@ class Pipeline:
                 schema = schema_after(stage, schema)
                 schemas.append(schema)
                 folder.record_stage(self.run, stage, keys[stage.name])
+            self._expect_engine(after)
             if isinstance(group[0], WholeStage):
                 assert isinstance(source, FromStage), "a method begins with a row stage"
                 self._run_whole(group[0], source.store, shards, schema)
@@ -189,6 +210,12 @@ class Pipeline:
                 shards = self._close_stage(stage, shards)
             source = FromStage(self.run.store(group[-1].name))
         return shards
+
+    def _expect_engine(self, stages: Sequence[Stage]) -> None:
+        """Have the engine of the pass after this one start meanwhile, unless that pass has begun before or makes its model first."""
+        role = next((stage.model for stage in stages if isinstance(stage, RowStage) and stage.model), "")
+        if role in self.roles and role not in self.made and "seconds" not in self.run.stage_info(stages[0].name):
+            self.engines.expect(self.roles[role])
 
     def _run_pass(self, stages: tuple[RowStage, ...], schemas: tuple[pa.Schema, ...], source: Any, shards: list[InputShard]) -> None:
         from xl.execute import run_rows
@@ -201,7 +228,7 @@ class Pipeline:
             stages, schemas = stages[1:], schemas[1:]
         stores = PassStores(stages, tuple(self.run.store(stage.name) for stage in stages), schemas)
         plan = Plan(stores, self.attempt, self.seed, self.retry_failed)
-        todo = [s for s in shards if not stores.is_done(s) or (self.retry_failed and stores.num_failed(s))]
+        todo = list(stores.to_do(shards, self.retry_failed))
         if not todo:
             return
         if (role := next((stage.model for stage in stages if stage.model), None)) and (player := self._player(role)):
@@ -219,7 +246,7 @@ class Pipeline:
 
     def _is_finished(self, stage: RowStage, schema: pa.Schema, shards: list[InputShard]) -> bool:
         alone = PassStores((stage,), (self.run.store(stage.name),), (schema,))
-        return all(alone.is_done(s) and not (self.retry_failed and alone.num_failed(s)) for s in shards)
+        return next(alone.to_do(shards, self.retry_failed), None) is None
 
     def _run_whole(self, stage: WholeStage, before: StageStore, shards: list[InputShard], schema: pa.Schema) -> None:
         """A whole stage is done when its marker names just this input; otherwise all of it is done again."""

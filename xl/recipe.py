@@ -50,6 +50,8 @@ class Model(Placed):
     """Threads of one replica on CPU; by default as many as its machine has cores."""
     replicas: Annotated[tuple[int, int], EXECUTION] = (1, 1)
     """Fewest and most copies of the engine. A run waits for the fewest; it has more where machines have room and it has rows for them."""
+    idle_seconds: Annotated[float, EXECUTION] = Field(120, ge=0)
+    """On a cluster that grows and shrinks: how long there must be more engines than rows keep busy before some are given back."""
     tensor_parallel: Annotated[int, EXECUTION] = Field(1, gt=0)
     max_num_seqs: Annotated[int, EXECUTION] = Field(64, gt=0)
     """Sequences that one replica works on at once."""

@@ -100,6 +100,7 @@ class Job:
             self.console,
             self.options.retry_failed,
             self.player,
+            frozenset(self.trainings),
         )
 
     def player(self, role: str) -> Role | None:

@@ -22,7 +22,7 @@ class Strict(BaseModel):
 
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
-"""A label's value. Ray's `!` and `in()` are not taken: whether nodes have room is reckoned here too (`xl.engines.pool.num_that_fit`)."""
+"""A label's value. Ray's `!` and `in()` are not taken: whether nodes have room is reckoned here too (`xl.engines.host.num_that_fit`)."""
 
 
 class Placed(Strict):

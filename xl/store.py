@@ -15,15 +15,17 @@ the old attempt's token in their names. A new attempt adopts what it finds when 
 from its own segments alone: whatever an orphan writes later is not looked at.
 """
 
+import itertools
 import json
 import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,8 +36,22 @@ from xl.stage import RowStage, Walk
 
 _METADATA_KEY = b"xl"
 
+READS_AT_ONCE, READS_PER_BLOCK = 16, 1_000
+"""Footers that are read side by side, and how many are asked for at a time: storage that nodes share answers slower than one can ask."""
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
 PLACE_SCHEMA = pa.schema([("_shard", pa.string()), ("_row", pa.int64()), ("_start", pa.int32())])
 """Where a row in flight belongs: its shard, its place there, and the stage of the pass that it walks next."""
+
+
+def side_by_side(function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    """The function's answers in the order of the items, for functions that wait for storage."""
+    left = iter(items)
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        while block := list(itertools.islice(left, READS_PER_BLOCK)):
+            yield from pool.map(function, block)
 
 
 class Incomplete(Exception):
@@ -156,7 +172,7 @@ class StageStore:
 
     def all_sealed(self, shards: Iterable[str]) -> list[SealedShard]:
         """The footers of these shards; those that are not sealed are left out."""
-        return [sealed for shard in shards if (sealed := self.sealed(shard)) is not None]
+        return [sealed for sealed in side_by_side(self.sealed, shards) if sealed is not None]
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """All rows of a sealed shard."""
@@ -256,6 +272,14 @@ class PassStores:
                 return False
             digest = sealed.output
         return True
+
+    def to_do(self, shards: Sequence[InputShard], retry_failed: bool) -> Iterator[InputShard]:
+        """Those of the shards that are not done, or in which rows failed that are to be tried again."""
+
+        def is_open(shard: InputShard) -> bool:
+            return not self.is_done(shard) or (retry_failed and self.num_failed(shard) > 0)
+
+        return (shard for shard, wanted in zip(shards, side_by_side(is_open, shards), strict=True) if wanted)
 
     def num_failed(self, shard: InputShard) -> int:
         """Rows of this shard that failed in one of the stages."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from xl.ask import Engine
 from xl.engines.models import ResolvedModel
-from xl.pages.manifest import FileShards, Manifest
+from xl.pages.manifest import Manifest
 from xl.recipe import Model
 from xl.records import Row, Status
 from xl.stage import Pending, Route, Walk, walk
@@ -52,17 +52,12 @@ class FromManifest:
                 if shard in wanted:
                     yield shard, place, row["id"], row
 
-    def tasks(self, shards: list[InputShard]) -> list[list[InputShard]]:
-        """Shards that are best read together: those of one file."""
+    def parts(self, shards: list[InputShard]) -> Iterator[tuple["FromManifest", list[InputShard]]]:
+        """Shards that are best read together, those of one file, and the source that knows this file alone: what a task carries."""
         wanted = {shard.name for shard in shards}
-        groups = [[shard for shard in entry.shards if shard.name in wanted] for entry in self.manifest.files]
-        return [group for group in groups if group]
-
-    def alone(self, shards: list[InputShard]) -> "FromManifest":
-        """The same source, knowing only the files of these shards: what a task needs to carry."""
-        names = {shard.name for shard in shards}
-        files: tuple[FileShards, ...] = tuple(f for f in self.manifest.files if names & {s.name for s in f.shards})
-        return FromManifest(Manifest(self.manifest.root, self.manifest.pages, files, {}))
+        for entry in self.manifest.files:
+            if group := [shard for shard in entry.shards if shard.name in wanted]:
+                yield FromManifest(Manifest(self.manifest.root, self.manifest.pages, (entry,), {})), group
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,9 @@ class FromStage:
             for place, (row, digest) in enumerate(self.store.kept(shard.name)):
                 yield shard.name, place, digest, row
 
-    def tasks(self, shards: list[InputShard]) -> list[list[InputShard]]:
-        return [[shard] for shard in shards]
-
-    def alone(self, shards: list[InputShard]) -> "FromStage":
-        return self
+    def parts(self, shards: list[InputShard]) -> Iterator[tuple["FromStage", list[InputShard]]]:
+        """Each shard is read by itself."""
+        return ((self, [shard]) for shard in shards)
 
 
 @dataclass(frozen=True)
@@ -226,11 +219,11 @@ async def open_engine(plan: Plan) -> Any:
         return client
     import ray
 
-    from xl.engines.pool import PooledEngine
+    from xl.engines.pool import EnginePool
 
-    engine = PooledEngine(plan.host, plan.engine_key, model, plan.resolved, ray.get_runtime_context().get_actor_id())
-    await engine.connect()
-    return engine
+    engines = EnginePool(plan.host, plan.engine_key, model, plan.resolved, ray.get_runtime_context().get_actor_id())
+    await engines.open()
+    return engines
 
 
 def _acknowledge(shard: str, walks: list[Walk]) -> Row:

@@ -15,11 +15,12 @@ from tests.bench.chain import chain, processors
 from tests.bench.filters import filters
 from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
+from tests.bench.scaling import scaling
 from tests.bench.serving import NUM_REQUESTS, serving
 from tests.bench.training import Setting, training
 from tests.bench.warm import RATED, WRITTEN, WarmRuns, save, told, warm_runs
 
-NAMES = ("filters", "generation", "chain", "rated", "processors", "memory", "training", "serving")
+NAMES = ("filters", "generation", "chain", "rated", "processors", "memory", "scaling", "training", "serving")
 
 
 def main() -> None:
@@ -52,6 +53,8 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         result = driver_memory(tuple(arguments.pages), folder / "memory")
         print(f"driver's memory: {result['bytes_per_page']:.1f} bytes a page", flush=True)
         save(out, "memory", result)
+    if "scaling" in wanted:
+        save(out, "scaling", scaling(folder / "scaling"))
     if "training" in wanted:
         (folder / "training").mkdir()
         setting = Setting(arguments.model, arguments.device, arguments.precision)

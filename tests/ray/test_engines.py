@@ -1,7 +1,5 @@
 """Engines of one model on as many GPUs as there are, as Ray counts them."""
 
-import asyncio
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -36,71 +34,68 @@ def begin(host: Any, wanted: int) -> int:
     return num_engines
 
 
-def connected(host: Any, *workers: str | None, key: str = "writer") -> list[Any]:
-    """Engines as these workers see them, None being a driver."""
-    from xl.engines.pool import PooledEngine
-
-    model = Model.model_validate(WRITER)
-    engines = [PooledEngine(host, key, model, find_model(model), worker) for worker in workers]
-
-    async def connect() -> None:
-        await asyncio.gather(*(engine.connect() for engine in engines))
-
-    asyncio.run(connect())
-    return engines
-
-
-def starts(engines: list[Any]) -> set[str]:
-    """Which of the host's starts the engines come from, counted from 0."""
-    return {engine.name.split("-")[1] for engine in engines}
-
-
-def new_workers(number: int) -> list[str]:
-    return [uuid.uuid4().hex for _ in range(number)]
-
-
-def test_every_gpu_has_an_engine_and_every_engine_a_worker_also_after_a_death(joined: Cli) -> None:
+def is_ready(host: Any, key: str = "writer") -> bool:
+    """Wait as a driver does until an engine is up."""
     import ray
 
-    from xl.engines.pool import start_host
+    model = Model.model_validate(WRITER)
+    answer: bool = ray.get(host.ready.remote(key, model, find_model(model)))
+    return answer
+
+
+def shares(host: Any, *workers: str, num_parcels: int = 9) -> list[set[str]]:
+    """Names of the engines that each of these workers is told of."""
+    import ray
+
+    model = Model.model_validate(WRITER)
+    for _ in range(2):  # of the second answers each knows of all workers
+        asked = [host.engines.remote(worker, "writer", model, find_model(model), num_parcels, frozenset()) for worker in workers]
+        answers = ray.get(asked)
+    return [set(answer) for answer in answers]
+
+
+def test_every_gpu_has_an_engine_that_one_worker_asks_also_after_a_death(joined: Cli) -> None:
+    import ray
+
+    from xl.engines.host import start_host
 
     host = start_host({})
-    connected(host, None)
+    assert is_ready(host)
     wait_for(lambda: begin(host, NUM_GPUS + 1) == NUM_GPUS)
-    found = connected(host, *new_workers(NUM_GPUS + 1))
-    assert starts(found) == {str(n) for n in range(NUM_GPUS)}, "the one that the driver started is among them"
+    wait_for(lambda: len(shares(host, "one")[0]) == NUM_GPUS)
+    first, second = shares(host, "one", "two")
+    assert first and second and not first & second
 
-    asyncio.run(found[0].connect(dead=found[0].name))
-    connected(host, None)
-    begin(host, NUM_GPUS)
-    assert len(starts(connected(host, *new_workers(NUM_GPUS)))) == NUM_GPUS, "workers that are gone count for nothing"
+    dead = first.pop()
+    ray.get([host.lost.remote("writer", dead) for _ in range(2)])
+    wait_for(lambda: len(set().union(*shares(host, "one", "two"))) == NUM_GPUS)
+    assert dead not in set().union(*shares(host, "one", "two"))
     ray.get(host.close.remote())
 
 
 def test_the_engines_of_a_run_that_fails_give_back_what_they_hold(joined: Cli) -> None:
     import ray
 
-    from xl.engines.pool import start_host
+    from xl.engines.host import start_host
 
     with pytest.raises(ZeroDivisionError), Engines(Console(quiet=True)) as engines:
         engines.host = start_host({})
-        connected(engines.host, None)
+        assert is_ready(engines.host)
         wait_for(lambda: ray.available_resources()["GPU"] == NUM_GPUS - 1)
         raise ZeroDivisionError
     wait_for(lambda: ray.available_resources()["GPU"] == NUM_GPUS)
 
 
-def test_an_engine_whose_room_something_else_took_is_not_waited_for(joined: Cli) -> None:
+def test_no_engine_is_waited_for_that_has_no_room(joined: Cli) -> None:
     import ray
 
-    from xl.engines.pool import start_host
+    from xl.engines.host import start_host
 
-    host = start_host({}, placing_seconds=1)
-    connected(host, None)
+    host, other = start_host({}), start_host({})
+    assert is_ready(host) and is_ready(other)
+    wait_for(lambda: begin(host, NUM_GPUS + 1) == NUM_GPUS - 1)
+    ray.get(other.close.remote())
     wait_for(lambda: begin(host, NUM_GPUS + 1) == NUM_GPUS)
-    for other in range(NUM_GPUS - 1):
-        connected(host, None, key=f"other-{other}")
-    assert starts(connected(host, *new_workers(NUM_GPUS))) == {"0"}
     ray.get(host.close.remote())
 
 

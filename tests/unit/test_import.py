@@ -19,7 +19,8 @@ def test_every_module_of_the_core_imports_without_ray_vllm_and_torch() -> None:
     root = Path(__file__).parents[2] / "xl"
     modules = [".".join(("xl", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__") for path in root.rglob("*.py")]
     training = (f"xl.train.{name}" for name in ("checkpoint", "export", "loop", "loss", "workers", "zero"))
-    only_in_workers = {"xl.engines.pool", "xl.serving.llm", *training}
+    on_ray = (f"xl.engines.{name}" for name in ("actor", "host", "pool"))
+    only_in_workers = {*on_ray, "xl.serving.llm", *training}
     code = f"""
 import sys
 class Blocker:

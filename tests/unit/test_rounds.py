@@ -46,7 +46,7 @@ def rounds(monkeypatch: pytest.MonkeyPatch, errors: list[Exception]) -> tuple[li
 
     monkeypatch.setattr(execute, "_execute", one)
     shown = Shown()
-    plan, source = cast(Plan, SimpleNamespace(model=None)), cast(FromManifest, None)
+    plan, source = cast(Plan, SimpleNamespace(model=None, host=None)), cast(FromManifest, None)
     execute.run_rows(plan, source, list(SHARDS), cast(StageProgress, shown))
     return seen, shown.num_done
 
@@ -70,4 +70,6 @@ def test_an_error_of_our_own_code_ends_the_pass_at_once(monkeypatch: pytest.Monk
 def test_shards_that_stay_open_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "_execute", lambda *_: None)
     with pytest.raises(Incomplete, match="2 shards are still open"):
-        execute.run_rows(cast(Plan, SimpleNamespace(model=None)), cast(FromManifest, None), list(SHARDS), cast(StageProgress, Shown()))
+        execute.run_rows(
+            cast(Plan, SimpleNamespace(model=None, host=None)), cast(FromManifest, None), list(SHARDS), cast(StageProgress, Shown())
+        )

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from xl.engines.fleet import ENGINE_PARCEL_ROWS, num_calls
 from xl.errors import UserError
-from xl.execute import ENGINE_PARCEL_ROWS, num_calls
 from xl.pages.manifest import SHARD_ROWS
 from xl.planning.calibration import Calibration, Figure, StageRecord, ratio, share
 from xl.planning.cluster import Cluster, NodeGroup, engines_per_node

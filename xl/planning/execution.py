@@ -129,7 +129,6 @@ class Execution:
         self._num_open = len(self._left)
         self._engines_left = work.replicas[1]
         self._waiting = deque(range(len(self._rows)))
-        self._orphans: deque[list[int]] = deque()
         """Units of lost engines whose workers wait for others."""
         self._stations: dict[Node, Station] = {}
         self._seals = [0.0] * sizes.num_seals
@@ -157,13 +156,9 @@ class Execution:
             self._leave(station)
 
     def join(self, node: Node) -> None:
-        """A node has come up; it gets rows if somebody waits for it."""
-        is_short = self._num_engines() < self._work.replicas[0]
-        if self._work.kind == "pages" or self._timings.join == "at once" or is_short or self._orphans:
-            self._add(node)
-            if self._orphans:
-                self._waiting.extendleft(reversed(self._orphans.popleft()))
-            self._feed()
+        """A node has come up, and gets rows."""
+        self._add(node)
+        self._feed()
 
     def lose(self, node: Node) -> None:
         """A node is gone, with the rows in its engines. (One that was told before has got no more since, and done what it could.)"""
@@ -177,7 +172,7 @@ class Execution:
         self._engines_left += station.num_engines
         units = list(station.under_way)
         station.under_way.clear()
-        self._wait_for_engine(units)
+        self._wait_again(units)
 
     def _cut(self, shard_rows: Sequence[int]) -> None:
         """Number the units in the order in which readers give them: as many shards in turn as there are readers."""
@@ -264,24 +259,6 @@ class Execution:
         self.ended = max(self.ended, begins + seconds)
         self._tally.seal_seconds += seconds
         self._num_open -= 1
-
-    def _num_engines(self) -> int:
-        return sum(station.num_engines for station in self._stations.values())
-
-    def _wait_for_engine(self, units: list[int]) -> None:
-        """Units whose engine takes no more wait at its worker for the next one, as long as `engine_for` in `xl/engines/pool.py` has it."""
-        if self._work.kind == "pages" or not units:
-            self._wait_again(units)
-            return
-        self._orphans.append(units)
-        if self._num_engines() >= self._work.replicas[0]:
-            self._clock.at(self._clock.now + self._timings.placing_seconds, self._give_up, units)
-
-    def _give_up(self, units: list[int]) -> None:
-        """No engine has come for these units: others get them."""
-        if any(waiting is units for waiting in self._orphans):
-            self._orphans = deque(waiting for waiting in self._orphans if waiting is not units)
-            self._wait_again(units)
 
     def _wait_again(self, units: list[int]) -> None:
         """Units wait before all others."""

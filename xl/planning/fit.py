@@ -7,7 +7,7 @@ on what it ran on, and the seconds of a row are sought with which that simulatio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from xl.execute import num_calls
+from xl.engines.fleet import num_calls
 from xl.planning.cluster import Cluster, NodeGroup
 from xl.planning.estimate import Estimate, PassEstimate, num_parallel_rows, shards_of
 from xl.planning.scenario import Faults, PassWork, Scenario, Timings, repeated_seconds_per_row

@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from xl.execute import CPU_PARCEL_ROWS, ENGINE_PARCEL_ROWS
+from xl.engines.fleet import ENGINE_PARCEL_ROWS
+from xl.execute import CPU_PARCEL_ROWS
 from xl.pages.duplicates import drop_duplicates
-from xl.pages.manifest import SHARD_ROWS, FileShards, Manifest, _bucket_of, make_manifest
-from xl.pages.read import Pages, SourceFile, list_files, read_file
+from xl.pages.manifest import SHARD_ROWS, _bucket_of, make_manifest
+from xl.pages.read import Pages, list_files, read_file
 from xl.pairs.mix import choose_pairs
 from xl.records import PAGE_SCHEMA, Row, Status, digest_of, row_digest, row_id
 from xl.stage import RowStage, Walk, schema_after
@@ -28,7 +29,7 @@ TEXT = "Der Fluss entspringt im Gebirge und mündet nach langer Reise ins Meer, 
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of one unit each: a shard, a page, a parcel, a pair of files."""
+    """Costs of one unit each: a shard, a page, a parcel."""
 
     shard_bytes: float
     json_bytes: float
@@ -51,13 +52,11 @@ class Costs:
     """Of a row, in the survey of `choose_pairs`."""
     state_bytes: float
     """Of a row beyond the quota, in what that survey sends to every task that decides."""
-    file_pair_seconds: float
 
     @property
     def timings(self) -> dict[str, float]:
         """Those that a simulation takes."""
         return {
-            "driver_seconds_per_file_pair": self.file_pair_seconds,
             "index_seconds_per_row": self.index_seconds,
             "repeated_seconds_per_row": self.repeated_seconds,
             "bucket_seconds_per_row": self.bucket_seconds,
@@ -72,7 +71,7 @@ class Costs:
 
 def measure(folder: Path) -> Costs:
     """All of them, in about a minute."""
-    return Costs(**_memory(), **_manifest(folder / "input"), **_store(folder / "store"), **_survey(), **_pairs(folder))
+    return Costs(**_memory(), **_manifest(folder / "input"), **_store(folder / "store"), **_survey())
 
 
 def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
@@ -212,13 +211,3 @@ def _survey() -> dict[str, float]:
         "chosen_bytes": _peak(lambda: chosen.survey(iter(pairs))) / count,
         "state_bytes": len(pickle.dumps(chosen.survey(iter(pairs)))) / count,
     }
-
-
-def _pairs(folder: Path) -> dict[str, float]:
-    """`FromManifest.alone` for every file, over every file, each of 50 shards."""
-    count, per_file = 100, 50
-    shards = _shards(count * per_file)
-    files = tuple(FileShards(SourceFile(f"/{n}", 0, ""), tuple(shards[n * per_file : (n + 1) * per_file])) for n in range(count))
-    source = FromManifest(Manifest(folder, Pages.model_validate({"from": "p"}), files, {}))
-    took, _ = _timed(lambda: [source.alone(list(file.shards)) for file in files])
-    return {"file_pair_seconds": took / count**2}

@@ -10,7 +10,8 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from xl.execute import CPU_PARCEL_ROWS, ENGINE_PARCEL_ROWS, PARCELS_PER_CPU, PARCELS_PER_ENGINE
+from xl.engines.fleet import ENGINE_PARCEL_ROWS
+from xl.execute import CPU_PARCEL_ROWS, PARCELS_PER_CPU, PARCELS_PER_ENGINE
 from xl.pages.manifest import SHARD_ROWS
 from xl.planning.cluster import NodeGroup
 from xl.planning.measure import Costs, measure
@@ -19,6 +20,7 @@ from xl.planning.scenario import PAGES_PER_FILE, Faults, PassWork, Scenario, Tim
 from xl.planning.show import amount, dollars
 from xl.planning.simulate import CLOSING_FOOTERS, FINAL_FOOTERS, Outcome, simulate
 from xl.progress import left
+from xl.store import READS_AT_ONCE
 
 GPUS_PER_ENGINE = 2
 GPUS_PER_NODE = 8
@@ -105,8 +107,8 @@ def scenario_of(size: Size, timings: Timings, faults: Faults | None = None) -> S
 
 
 def num_resume_operations(num_shards: int, done_ratio: float) -> dict[str, int]:
-    """Footers that the driver reads and files that it looks for, one after the other, before a run goes on that broke off in its engines'
-    pass with this share of its shards sealed.
+    """Footers that the driver reads and files that it looks for before a run goes on that broke off in its engines' pass with this share
+    of its shards sealed.
 
     Of a finished pass of one stage `Pipeline._run_pass` reads each shard's footer once, of a finished whole stage `_run_whole` looks for
     each file; `_close_stage` reads the footers of both twice. Of the broken pass `_is_finished` reads the first stage's footers up to the
@@ -158,12 +160,17 @@ def print_resume(size: Size, costs: Costs) -> None:
         print(f"{name}: {amount(count)}")
     total = sum(operations.values())
     here = operations["footers read"] * costs.footer_seconds + operations["files looked for"] * costs.missing_seconds
-    print(f"one after the other on this disk ({1e3 * costs.footer_seconds:.2f} ms a footer): {left(here)}")
+    print(f"on this disk ({1e3 * costs.footer_seconds:.2f} ms a footer): {left(here)}")
     for latency_ms in (1, 5, 20):
-        print(f"at {latency_ms} ms an operation on shared storage: {left(total * latency_ms / 1e3)}")
+        print(f"at {latency_ms} ms an operation on shared storage, {READS_AT_ONCE} at a time: {left(total * shared(latency_ms))}")
     read = (CLOSING_FOOTERS + FINAL_FOOTERS) * sum(stages for _, stages in PASSES) * size.num_shards
-    times = ", ".join(f"{left(read * latency_ms / 1e3)} at {latency_ms} ms" for latency_ms in (0.2, 1, 5, 20))
-    print(f"an undisturbed run reads {amount(read)} footers, one after the other: {times}")
+    times = ", ".join(f"{left(read * shared(latency_ms))} at {latency_ms} ms" for latency_ms in (1, 5, 20))
+    print(f"an undisturbed run reads {amount(read)} footers: {left(read * costs.footer_seconds)} here, {times}")
+
+
+def shared(latency_ms: float) -> float:
+    """Seconds for each of many operations on storage that answers after so long: the driver's own work, or its turn among the others."""
+    return max(Timings().footer_seconds, latency_ms / 1e3 / READS_AT_ONCE)
 
 
 def print_outcome(title: str, found: Outcome, size: Size) -> None:
@@ -226,7 +233,7 @@ def main() -> None:
     print_resume(size, costs)
     print_saturation(size, timings)
     print_outcome(f"one run on {size.num_gpus:,} GPUs", simulate(scenario_of(size, timings)), size)
-    far = timings.model_copy(update={"footer_seconds": 0.005, "missing_seconds": 0.005})
+    far = timings.model_copy(update={"footer_seconds": shared(5), "missing_seconds": shared(5)})
     print_outcome("the same on storage that answers in 5 ms", simulate(scenario_of(size, far)), size)
     lost = simulate(scenario_of(size, timings, Faults(losses_per_node_hour=0.001, preemptions_per_node_hour=0.05)))
     print_outcome("one run, a node lost in 1,000 h and a spot node preempted in 20 h", lost, size)

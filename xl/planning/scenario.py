@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from xl.engines.fleet import ENGINE_PARCEL_ROWS
 from xl.errors import UserError
-from xl.execute import CPU_PARCEL_ROWS, ENGINE_PARCEL_ROWS
+from xl.execute import CPU_PARCEL_ROWS
 from xl.pages.manifest import _BUCKET_ROWS
 from xl.planning.cluster import NodeGroup
 from xl.recipe import checked, read_yaml
@@ -28,8 +29,6 @@ class Timings(Strict):
     """The driver hands a parcel to a worker. Assumed; the simulated cluster's point of saturation measures it."""
     driver_seconds_per_ack: float = Field(0.002, ge=0)
     """The driver takes the word that a parcel is committed. Assumed, as above. Both together are what saturates a driver."""
-    driver_seconds_per_file_pair: float = Field(3e-6, ge=0)
-    """`FromManifest.alone`: for every input file that an execution reads, the driver looks at every input file. Measured."""
     execution_start_seconds: float = Field(2.0, ge=0)
     """Ray Data plans an execution and starts its tasks. Assumed."""
     worker_start_cpu_seconds: float = Field(1.5, ge=0)
@@ -53,17 +52,13 @@ class Timings(Strict):
     survey_ratio: float = Field(0.01, ge=0)
     """CPU seconds that a whole stage's survey, one task, takes for a row over those of deciding about it. Measured for duplicates."""
     footer_seconds: float = Field(0.0002, ge=0)
-    """The driver reads a sealed shard's footer. Measured on a local disk; shared storage answers a request in 1 to 20 ms (assumed)."""
+    """The driver reads a sealed shard's footer. Measured on a local disk; of shared storage, which answers in 1 to 20 ms (assumed), a
+    16th of that: so many are under way (`xl.store.READS_AT_ONCE`)."""
     missing_seconds: float = Field(5e-6, ge=0)
-    """The driver finds that a shard is not sealed yet. Measured on a local disk."""
-    idle_seconds: float | None = Field(None, ge=0)
-    """How long engine nodes wait without rows before they are given back. None: until the run ends, for its engines hold them."""
-    join: Literal["execution", "at once"] = "execution"
-    """When an engine gets rows that comes up in the middle of an execution: `execution` leaves it to the next one, unless it takes the
-    place of one that was just lost or there are less than the fewest."""
-    placing_seconds: float = Field(60.0, ge=0)
-    """How long the rows of a lost engine wait for the one that takes its place before others get them (`pool.PLACING_SECONDS`). While
-    there are less engines than the fewest, they wait for as long as it takes."""
+    """The driver finds that a shard is not sealed yet. As with footers."""
+    idle_seconds: float | None = Field(240.0, ge=0)
+    """How long engine nodes wait without rows before they are given back: two minutes until the run lets an engine go
+    (its `idle_seconds`), and as many until the autoscaler lets the node go. None: until the run ends."""
     row_seconds_cv: float = Field(0.0, ge=0)
     """Coefficient of variation of a parcel's time in an engine; 0: all take the same."""
     machine_cores: int | None = Field(None, gt=0)

@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from xl.engines.fleet import ENGINES_PER_WORKER
 from xl.execute import CPU_PARCELS, ENGINE_PARCELS, PARCELS_PER_CPU, PARCELS_PER_ENGINE
 from xl.planning.cluster import NodeGroup, engines_per_node
 from xl.planning.execution import Driver, Execution, Sizes, Tally
@@ -191,11 +192,11 @@ class _Run:
 
     def _execute(self, work: PassWork, fleet: Fleet, shards: list[int], tally: Tally) -> None:
         timings, began = self._timings, self._clock.now
-        num_read = round(work.num_files * len(shards) / work.num_shards)
-        self._alone(timings.execution_start_seconds + work.num_files * num_read * timings.driver_seconds_per_file_pair)
+        self._alone(timings.execution_start_seconds)
         if work.kind == "engines":
             rooms = [engines_per_node(node.group, work.engine_cpus, work.engine_gpus) for node in fleet.ready()]
-            self._alone(timings.worker_start_cpu_seconds * -(-min(work.replicas[1], sum(rooms)) // self._num_cpus()))
+            num_workers = -(-min(work.replicas[1], sum(rooms)) // ENGINES_PER_WORKER)
+            self._alone(timings.worker_start_cpu_seconds * -(-num_workers // self._num_cpus()))
         self._wait_for(fleet)
         sizes, cores = self._sizes(work, shards, fleet), timings.machine_cores
         slowdown = max(1.0, self._num_cpus() / cores) if cores else 1.0

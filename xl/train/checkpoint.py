@@ -65,6 +65,7 @@ def save(engine: Any, job: Job, progress: Progress) -> None:
         (aside / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
         _sync(aside)
         target = job.checkpoints / f"step-{progress.step:08d}"
+        job.check()
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
         _drop_old(job)

@@ -30,10 +30,10 @@ def export(engine: Any, job: Job, patient: Any) -> None:
 def _write(tuned: Any, weights: dict[str, torch.Tensor], job: Job) -> None:
     is_lora = job.settings.tune == "lora"
     if is_lora:
-        with _folder(job.adapter_folder) as folder:
+        with _folder(job.adapter_folder, job) as folder:
             tuned.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
             _write_companions(folder, job, is_adapter=True)
-    with _folder(job.model_folder) as folder:
+    with _folder(job.model_folder, job) as folder:
         model = _merge(job) if is_lora else tuned
         model.generation_config = require("transformers", "train").GenerationConfig()  # the base's may be one that cannot be saved
         # This gives weights that were renamed or merged as they were loaded (experts, GPT-NeoX's output layer) their published names.
@@ -71,12 +71,13 @@ def _write_companions(folder: Path, job: Job, is_adapter: bool) -> None:
 
 
 @contextmanager
-def _folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, put in place by one rename when it is whole."""
+def _folder(target: Path, job: Job) -> Iterator[Path]:
+    """A folder to write into, put in place by one rename when it is whole, and the run is still ours."""
     aside = target.with_name(f".{target.name}.tmp")
     aside.mkdir(parents=True)
     yield aside
     for path in aside.iterdir():
         path.chmod(0o644)  # weights are written through a temporary file that its owner alone may read
+    job.check()
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from xl.lease import Fence
 from xl.train.settings import Train
 
 
@@ -19,6 +20,13 @@ class Job:
     licence: str | None = None
     revision: str = "main"
     """Branch, tag or commit of a hub id."""
+    fence: Fence | None = None
+    """Of the run that the training belongs to."""
+
+    def check(self) -> None:
+        """Raise Superseded where another driver has taken the run over: what it reads is not to change under it."""
+        if self.fence is not None:
+            self.fence.check()
 
     @property
     def tokens(self) -> Path:

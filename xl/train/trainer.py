@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from xl import placement
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import DISK_FULL, UserError, require
 from xl.folder import RunFolder, contents, differences, free_bytes, locked, plain
+from xl.lease import fence_for
 from xl.settings import semantic
 from xl.store import read_json, write_json
 from xl.train.choose import chosen_rows
@@ -76,10 +77,10 @@ def train(
     settings = with_precision(settings, None if fresh else read_json(out / "train.json"))
     job = Job(model.path, model.name, out.absolute(), settings, model.licence, model.revision)
     if use_ray:
-        with _begun(dataset, model, job, fresh):
+        with _begun(dataset, model, job, fresh) as begun:
             if not job.model_folder.exists():
                 with watched(job, console), _full_disk_named(job):
-                    _run_on_ray(job)
+                    _run_on_ray(begun)
     else:
         with _full_disk_named(job):
             _run_here(dataset, model, job, fresh)
@@ -108,10 +109,10 @@ def _run_here(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Non
     if not joined:
         join_workers(job.settings)
     patient = patient_group()
-    with _begun(dataset, model, job, fresh) if torch.distributed.get_rank() == 0 else nullcontext():
+    with _begun(dataset, model, job, fresh) if torch.distributed.get_rank() == 0 else nullcontext(job) as begun:
         torch.distributed.barrier(patient)
         if not job.model_folder.exists():
-            fit(job)
+            fit(begun)
         torch.distributed.barrier()
     if not joined:
         torch.distributed.destroy_process_group()
@@ -177,8 +178,12 @@ def choose_device(settings: Train) -> None:
 
 
 @contextmanager
-def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterator[None]:
-    """Claim the folder for this training and tokenise the dataset, unless that is done. Raises UserError."""
+def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterator[Job]:
+    """Claim the folder for this training, and tokenise the dataset unless that is done. Gives the job as who holds the folder has it.
+
+    Raises:
+        UserError: somebody else is at work there, or the folder was begun with other settings.
+    """
     out = job.out
     now = plain({"model": model.digest, "dataset": dataset_digest(dataset), "train": semantic(job.settings)})
     _claim(out)
@@ -192,7 +197,7 @@ def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterat
         write_json(out / "train.json", now)
         if read_summary(job.tokens) is None:
             _tokenise(dataset, model, job)
-        yield
+        yield replace(job, fence=fence_for(out))
 
 
 def _claim(out: Path) -> None:

@@ -59,7 +59,7 @@ def test_engines_end_if_the_next_step_finds_no_machine_with_room(
 ) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "get", lambda answer: answer)
-    monkeypatch.setattr("xl.engines.pool.available_resources_per_node", lambda: free)
+    monkeypatch.setattr("xl.engines.host.available_resources_per_node", lambda: free)
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": name, "Alive": True, "Labels": LABELS[name]} for name in free])
     monkeypatch.setattr(pipeline, "SETTLING_SECONDS", 0.0)
     engines = Engines(Console(quiet=True))

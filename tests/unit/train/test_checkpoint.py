@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from xl.errors import UserError
+from xl.lease import Fence, Superseded
 from xl.train import checkpoint
 from xl.train.checkpoint import Progress, needs_universal, newest
+from xl.train.export import _folder
 from xl.train.job import Job
 from xl.train.settings import Train
 
@@ -64,6 +66,18 @@ def test_room_is_asked_for_what_is_still_to_be_written(
     monkeypatch.setattr(checkpoint, "free_bytes", lambda _: need - 1)
     with pytest.raises(UserError, match="keep fewer checkpoints"):
         checkpoint.check_room(engine, job, is_done, to_convert)
+
+
+def test_a_training_whose_folder_was_taken_over_puts_nothing_into_it(tmp_path: Path) -> None:
+    leases = tmp_path / "lease"
+    leases.mkdir()
+    job = Job("base", "base", tmp_path, Train(), fence=Fence(leases, 1))
+    with _folder(job.model_folder, job):
+        pass
+    (leases / "000002.json").touch()
+    with pytest.raises(Superseded, match="another run has taken over"), _folder(job.adapter_folder, job):
+        pass
+    assert job.model_folder.exists() and not job.adapter_folder.exists()
 
 
 def test_what_a_kill_leaves_takes_no_room(job: Job) -> None:

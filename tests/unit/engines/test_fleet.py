@@ -1,0 +1,104 @@
+"""How many engines there are, whose they are, and when they are given back."""
+
+from typing import Any
+
+import pytest
+
+from xl.engines.fleet import MAX_FAILED_STARTS, SILENT_SECONDS, Fleet, num_calls
+from xl.recipe import Model
+
+SETTINGS = {"model": "scripted", "engine": "scripted", "gpus": 1, "replicas": [2, 6], "max_num_seqs": 8, "idle_seconds": 60}
+MODEL = Model.model_validate(SETTINGS)
+FULL = num_calls(MODEL)
+"""Parcels that one engine can have."""
+
+
+def fleet(num_up: int = 0) -> Fleet:
+    """A fleet with so many engines that are up; what an engine is does not matter."""
+    nothing: Any = None
+    made = Fleet(MODEL, nothing)
+    start(made, num_up)
+    return made
+
+
+def start(made: Fleet, number: int) -> None:
+    for _ in range(number):
+        name = made.name_next()
+        assert name
+        made.starting[name] = name
+        made.comes_up(name, chat=True)
+
+
+@pytest.mark.parametrize(("wanted", "num_started"), [(1, 2), (4, 4), (9, 6)])
+def test_work_starts_as_many_engines_as_its_rows_keep_busy_within_the_bounds(wanted: int, num_started: int) -> None:
+    made = fleet()
+    made.begin(wanted)
+    assert made.num_lacking == num_started
+
+
+def test_an_engine_that_died_is_replaced_as_long_as_there_are_rows_for_it() -> None:
+    made = fleet(6)
+    made.begin(6)
+    assert made.remove("engine-3") and made.num_lacking == 1
+    assert not made.remove("engine-3"), "whoever says so second changes nothing"
+    made.hear("worker", 2 * FULL, now=0)
+    made.look(now=0)
+    assert made.num_lacking == 0
+
+
+def test_engines_are_given_back_when_there_have_been_too_many_for_long_enough() -> None:
+    made = fleet(6)
+    made.begin(6)
+    made.hear("worker", 3 * FULL, now=0)
+    made.look(now=0)
+    assert made.surplus(now=50) == []
+    assert made.surplus(now=60) == ["engine-3", "engine-4", "engine-5"]
+
+
+def test_a_moment_with_rows_for_all_engines_keeps_them() -> None:
+    made = fleet(6)
+    made.begin(6)
+    for now, load in ((0, FULL), (40, 6 * FULL), (50, FULL), (80, FULL)):
+        made.hear("worker", load, now)
+        made.look(now)
+    assert made.surplus(now=80) == []
+    assert len(made.surplus(now=110)) == 4
+
+
+def test_after_the_work_no_engine_stays_even_if_a_worker_still_says_something() -> None:
+    made = fleet(3)
+    made.begin(3)
+    made.rest()
+    made.hear("worker", 0, now=0)
+    made.look(now=0)
+    assert len(made.surplus(now=60)) == 3 and made.num_lacking == 0
+
+
+@pytest.mark.parametrize(("num_engines", "num_workers", "sizes"), [(6, 1, [6]), (5, 2, [3, 2]), (2, 3, [1, 1, 1]), (0, 2, [0, 0])])
+def test_workers_share_the_engines_evenly(num_engines: int, num_workers: int, sizes: list[int]) -> None:
+    made = fleet(num_engines)
+    workers = [f"worker-{number}" for number in range(num_workers)]
+    for worker in workers:
+        made.hear(worker, 1, now=0)
+    shares = [made.share(worker) for worker in workers]
+    assert [len(share) for share in shares] == sizes
+    assert set().union(*shares) == set(made.up)
+
+
+def test_the_engines_of_a_worker_that_is_gone_go_to_the_others() -> None:
+    made = fleet(4)
+    made.hear("gone", 1, now=0)
+    made.hear("there", 1, now=SILENT_SECONDS)
+    made.look(now=SILENT_SECONDS)
+    assert len(made.share("there")) == 4
+
+
+def test_a_model_that_never_starts_is_given_up_and_one_that_did_once_is_not() -> None:
+    made = fleet()
+    for _ in range(MAX_FAILED_STARTS - 1):
+        made.fails_to_start("out of memory")
+    assert made.failure is None
+    start(made, 1)
+    for _ in range(MAX_FAILED_STARTS):
+        made.fails_to_start("out of memory")
+    assert "out of memory" in str(made.failure) and made.num_lacking == 0

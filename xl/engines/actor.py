@@ -1,0 +1,82 @@
+"""One engine in a process of its own, on its GPUs: what Ray schedules."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+
+from xl.ask import EngineDied
+from xl.engines.models import ResolvedModel
+from xl.engines.scripted import ScriptedEngine
+from xl.errors import UserError
+from xl.recipe import Model
+from xl.stage import Pending, Route, Walk, walk_all
+
+
+class _EngineActor:
+    """Walks rows beside its engine. Errors are returned, not raised: they cross processes unchanged."""
+
+    def __init__(self, model: Model, resolved: ResolvedModel) -> None:
+        self._model = model
+        self._resolved = resolved
+        self._engine: Any = None
+        self._starting = asyncio.Lock()
+        self._is_leaving = False
+        self._num_calls = 0
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+        self._routes: dict[Any, Route] = {}
+
+    async def start(self) -> bool | UserError | EngineDied:
+        """Load the model; whether it takes chat messages."""
+        async with self._starting:
+            if self._engine is None:
+                try:
+                    self._engine = self._load()
+                except UserError as error:
+                    return error
+                except Exception as error:  # a process of the engine was killed, say, while it loaded
+                    return EngineDied(f"{type(error).__name__}: {error}")
+        return bool(self._engine.chat)
+
+    def _load(self) -> Any:
+        if self._model.engine == "scripted":
+            return ScriptedEngine(self._model.delay_seconds, chat=self._model.chat is not False)
+        from xl.engines.vllm import VLLMEngine
+
+        return VLLMEngine(self._model, self._resolved.path, self._resolved.chat)
+
+    async def node(self) -> str:
+        """The id of the node that this is on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    async def walk_all(self, route: tuple[Any], pending: Sequence[Pending]) -> list[Walk | None] | UserError | None:
+        """Walk rows in this process, so that their asks cross none. The route comes as a reference and is fetched once.
+
+        None where the engine takes no more rows.
+        """
+        if self._is_leaving:
+            return None
+        self._num_calls += 1
+        self._is_free.clear()
+        try:
+            reference = route[0]
+            if reference not in self._routes:
+                self._routes[reference] = await reference
+            return await walk_all(self._routes[reference], pending, self._engine)
+        except UserError as error:
+            return error
+        finally:
+            self._num_calls -= 1
+            if not self._num_calls:
+                self._is_free.set()
+
+    async def leave(self) -> None:
+        """Take no more rows, and return when those that are under way have come to their end."""
+        self._is_leaving = True
+        await self._is_free.wait()
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()

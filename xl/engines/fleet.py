@@ -1,0 +1,151 @@
+"""The engines of one model: how many there should be, who of the workers asks which, and when they are given back.
+
+It knows no Ray and no clock; `xl.engines.host` does what it says.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from xl.engines.models import ResolvedModel
+from xl.errors import UserError
+from xl.recipe import Model
+
+ENGINE_PARCEL_ROWS = 16
+"""Rows that travel to an engine together."""
+
+ENGINES_PER_WORKER = 8
+"""Engines that one worker can keep busy."""
+
+MAX_ENGINE_STARTS = 100
+"""Engines for each replica of a model that a run starts before it gives up: one that never lives long is not worth more."""
+
+MAX_FAILED_STARTS = 5
+"""Engines of one model in a row that may die while they load: a model that cannot run here must not be tried for hours."""
+
+SILENT_SECONDS = 30.0
+"""A worker that has asked for its engines no more in this time is gone."""
+
+
+def num_calls(model: Model) -> int:
+    """Parcels that an engine has at once: four times what it can batch, so that it never waits for rows.
+
+    A parcel makes room for the next when its longest answer is there; until then most of its rows are done.
+    """
+    wide = model.concurrency if model.engine == "openai" else model.max_num_seqs
+    return max(2, -(-4 * wide // ENGINE_PARCEL_ROWS))
+
+
+@dataclass
+class Fleet:
+    """Engines by their names, in the order of their starts. What an engine is does not matter here."""
+
+    model: Model
+    resolved: ResolvedModel
+    starting: dict[str, Any] = field(default_factory=dict)
+    up: dict[str, Any] = field(default_factory=dict)
+    leaving: dict[str, Any] = field(default_factory=dict)
+    """Engines that take no more rows, and end when they have done what they have."""
+    chat: bool = False
+    """Whether the model takes chat messages, as its engines say."""
+    failure: UserError | None = None
+    """Why there will be no more engines."""
+    wanted: int = 0
+    """Engines that the rows keep busy that are there."""
+    most: int = 1
+    """Engines that there may be now."""
+    is_at_work: bool = False
+    num_starts: int = 0
+    num_failed_starts: int = 0
+    """In a row, up to now."""
+    num_up_at_once: int = 0
+    """The most that were up together since work began."""
+    _loads: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Parcels that each worker has, and when it said so."""
+    _too_many_since: float | None = None
+
+    @property
+    def fewest(self) -> int:
+        return self.model.replicas[0]
+
+    @property
+    def num_there(self) -> int:
+        """Engines that are up or will be."""
+        return len(self.starting) + len(self.up)
+
+    @property
+    def num_lacking(self) -> int:
+        """Engines to be started now."""
+        return 0 if self.failure else max(0, min(self.wanted, self.most) - self.num_there)
+
+    def expect(self) -> None:
+        """Rows will come, so the fewest engines are wanted."""
+        self.wanted, self.most = max(self.wanted, self.fewest), max(self.most, self.fewest)
+
+    def begin(self, wanted: int) -> None:
+        """Rows are there for so many engines. The workers of the work before are gone."""
+        self._loads.clear()
+        self.is_at_work = True
+        self.num_up_at_once = len(self.up)
+        self.wanted = self.most = max(self.fewest, min(wanted, self.model.replicas[1]))
+
+    def rest(self) -> None:
+        """All rows are done for now."""
+        self.is_at_work = False
+        self.wanted = 0
+        self._loads.clear()
+
+    def hear(self, worker: str, num_parcels: int, now: float) -> None:
+        """A worker, as it does every few seconds, says how many parcels it has."""
+        self.is_at_work = self.is_at_work or num_parcels > 0
+        self._loads[worker] = (num_parcels, now)
+
+    def look(self, now: float) -> None:
+        """Find out how many engines are wanted by what the workers have, and whether that is fewer than there are."""
+        self._loads = {worker: (load, heard) for worker, (load, heard) in self._loads.items() if now - heard < SILENT_SECONDS}
+        if self.is_at_work and self._loads:
+            busy = -(-sum(load for load, _ in self._loads.values()) // num_calls(self.model))
+            self.wanted = min(max(busy, self.fewest), self.most)
+        if self.num_there <= self.wanted:
+            self._too_many_since = None
+        elif self._too_many_since is None:
+            self._too_many_since = now
+
+    def surplus(self, now: float) -> list[str]:
+        """Engines to be given back, those first that are not up yet: there have been too many for the model's `idle_seconds`."""
+        if self._too_many_since is None or now - self._too_many_since < self.model.idle_seconds:
+            return []
+        return [*self.up, *self.starting][self.wanted :]
+
+    def name_next(self) -> str | None:
+        """A name for one more engine; None, and the failure is set, when too many have been started."""
+        if self.num_starts >= MAX_ENGINE_STARTS * self.model.replicas[1]:
+            told = f"models: the engine of {self.model.model!r} died {self.num_starts} times; Ray's log of this run says why"
+            self.failure = UserError(told)
+            return None
+        self.num_starts += 1
+        return f"engine-{self.num_starts - 1}"
+
+    def comes_up(self, name: str, chat: bool) -> None:
+        """An engine is ready for rows."""
+        self.up[name] = self.starting.pop(name)
+        self.chat, self.num_failed_starts = chat, 0
+        self.num_up_at_once = max(self.num_up_at_once, len(self.up))
+
+    def fails_to_start(self, why: str) -> None:
+        """An engine died while it loaded."""
+        self.num_failed_starts += 1
+        if self.num_failed_starts >= MAX_FAILED_STARTS:
+            told = f"models: the engine of {self.model.model!r} failed to start {MAX_FAILED_STARTS} times in a row: {why}"
+            self.failure = UserError(told)
+
+    def remove(self, name: str) -> Any:
+        """The engine of this name, which is no more among those that start or are up; None where it was not."""
+        return self.starting.pop(name, None) or self.up.pop(name, None)
+
+    def share(self, worker: str) -> dict[str, Any]:
+        """The engines that a worker asks: no other does, unless there are more workers than engines."""
+        workers: Iterable[str] = sorted(self._loads)
+        place, number, names = list(workers).index(worker), len(self._loads), list(self.up)
+        mine = names[place::number] or names[place % len(names) :][:1] if names else []
+        return {name: self.up[name] for name in mine}
