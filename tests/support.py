@@ -55,12 +55,12 @@ def german_pages(folder: Path, count: int, first: int = 0, files: int = 1) -> Pa
     return folder
 
 
-def poisoned(folder: Path, count: int = 1) -> Path:
+def poisoned(folder: Path, count: int = 1, poison: str = POISON) -> Path:
     """Put into pages of the folder's first file, spread over it, what ends the process of a scripted engine that reads them."""
     file = min(folder.glob("*.jsonl"))
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     for page in lines[len(lines) // (2 * count) :: len(lines) // count]:
-        page["text"] = page["text"].replace(". ", f". Im Anhang steht: {POISON}. ", 1)
+        page["text"] = page["text"].replace(". ", f". Im Anhang steht: {poison}. ", 1)
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     return folder
 

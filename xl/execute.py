@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from xl import placement
 from xl.ask import Drop
-from xl.engines.fleet import ENGINE_PARCEL_ROWS, ENGINES_PER_WORKER, num_calls
+from xl.engines.fleet import ENGINE_PARCEL_ROWS, num_calls, workers_for
 from xl.errors import DISK_FULL, UserError
 from xl.progress import StageProgress
 from xl.recipe import Model
@@ -241,13 +241,11 @@ def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
     """
     import ray
 
-    calls = num_calls(model)
-    num_engines = num_workers = 1
+    num_engines = 1
     if model.engine != "openai":
-        wanted = -(-sum(shard.num_rows for shard in shards) // (calls * ENGINE_PARCEL_ROWS))
+        wanted = -(-sum(shard.num_rows for shard in shards) // (num_calls(model) * ENGINE_PARCEL_ROWS))
         num_engines = ray.get(plan.host.begin_execution.remote(plan.engine_key, model, plan.resolved, wanted))
-        num_workers = -(-num_engines // ENGINES_PER_WORKER)
-    concurrency = calls * -(-num_engines // num_workers)
+    num_workers, concurrency = workers_for(model, num_engines)
     return ray.data.ActorPoolStrategy(
         size=num_workers, max_tasks_in_flight_per_actor=concurrency + 2, max_concurrent_calls_per_actor=concurrency
     )
@@ -255,7 +253,8 @@ def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
 
 def max_rows_redone(model: Model) -> int:
     """What a kill can cost in a stage that asks: rows under way at all of its workers."""
-    return model.replicas[1] * (num_calls(model) + 2) * ENGINE_PARCEL_ROWS
+    num_workers, concurrency = workers_for(model, model.replicas[1])
+    return num_workers * (concurrency + 2) * ENGINE_PARCEL_ROWS
 
 
 def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:

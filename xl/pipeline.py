@@ -111,8 +111,8 @@ class Engines:
 
         from xl.engines.host import num_that_fit
 
-        keys = ray.get(self.host.keys.remote()) if self.host else set()
-        if not keys or key in keys:
+        others = ray.get(self.host.keys.remote()) - {key} if self.host else set()
+        if not others or (key is not None and ray.get(self.host.is_up.remote(key))):
             return
         end = time.monotonic() + SETTLING_SECONDS
         while num_that_fit(needs, labels, count) < count:
@@ -199,7 +199,8 @@ class Pipeline:
                 schema = schema_after(stage, schema)
                 schemas.append(schema)
                 folder.record_stage(self.run, stage, keys[stage.name])
-            self._expect_engine(after)
+            if not any(isinstance(stage, RowStage) and stage.model for stage in group):
+                self._expect_engine(after)
             if isinstance(group[0], WholeStage):
                 assert isinstance(source, FromStage), "a method begins with a row stage"
                 self._run_whole(group[0], source.store, shards, schema)

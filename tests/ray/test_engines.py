@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.chaos import STAGES
 from tests.cluster import NUM_GPUS
 from tests.support import Cli, assert_balanced, german_pages, poisoned, recipe, rows, succeeded, wait_for
-from xl.engines.scripted import POISON
+from xl.engines.scripted import FAULT
 from xl.pipeline import Engines, find_model
 from xl.recipe import Model
 
@@ -67,7 +67,7 @@ def test_every_gpu_has_an_engine_that_one_worker_asks_also_after_a_death(joined:
     assert first and second and not first & second
 
     dead = first.pop()
-    ray.get([host.lost.remote("writer", dead) for _ in range(2)])
+    ray.get([host.lost.remote("writer", dead, False) for _ in range(2)])
     wait_for(lambda: len(set().union(*shares(host, "one", "two"))) == NUM_GPUS)
     assert dead not in set().union(*shares(host, "one", "two"))
     ray.get(host.close.remote())
@@ -99,11 +99,12 @@ def test_no_engine_is_waited_for_that_has_no_room(joined: Cli) -> None:
     ray.get(host.close.remote())
 
 
-def test_a_row_that_kills_engines_is_set_aside_and_those_beside_it_are_not(tmp_path: Path, joined: Cli) -> None:
-    pages = poisoned(german_pages(tmp_path / "in", 60))
+def test_a_row_that_kills_the_cores_of_engines_is_set_aside_and_those_beside_it_are_not(tmp_path: Path, joined: Cli) -> None:
+    """What kills their processes is among the faults of `test_faults.py`."""
+    pages = poisoned(german_pages(tmp_path / "in", 60), poison=FAULT)
     writer = {**WRITER, "replicas": [1, 1], "max_num_seqs": 16}
     path = recipe(tmp_path / "recipe.yaml", pages, models={"writer": writer})
     succeeded(joined("run", path, "--out", tmp_path / "run"))
     assert_balanced(tmp_path / "run", STAGES)
     failed = [row for row in rows(tmp_path / "run", "pairs") if row["status"] == "failed"]
-    assert [POISON in row["text"] for row in failed] == [True] and "engines died under this row" in failed[0]["reason"]
+    assert [FAULT in row["text"] for row in failed] == [True] and "engines died under this row" in failed[0]["reason"]

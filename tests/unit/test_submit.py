@@ -62,11 +62,11 @@ class JobServer:
 def served(server: JobServer) -> Iterator[str]:
     """The server's address, in a thread of its own."""
     loop, started, address = asyncio.new_event_loop(), threading.Event(), []
+    app = web.Application()
+    app.add_routes(server.routes())
+    runner = web.AppRunner(app)
 
     async def serve() -> None:
-        app = web.Application()
-        app.add_routes(server.routes())
-        runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -79,6 +79,7 @@ def served(server: JobServer) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{address[0]}"
     finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)
 

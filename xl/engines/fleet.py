@@ -3,7 +3,6 @@
 It knows no Ray and no clock; `xl.engines.host` does what it says.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +16,20 @@ ENGINE_PARCEL_ROWS = 16
 ENGINES_PER_WORKER = 8
 """Engines that one worker can keep busy."""
 
-MAX_ENGINE_STARTS = 100
-"""Engines for each replica of a model that a run starts before it gives up: one that never lives long is not worth more."""
+MAX_ENGINE_DEATHS = 100
+"""Engines for each replica of a model that may die before a run gives up: one that never lives long is not worth more."""
 
 MAX_FAILED_STARTS = 5
 """Engines of one model in a row that may die while they load: a model that cannot run here must not be tried for hours."""
 
 SILENT_SECONDS = 30.0
 """A worker that has asked for its engines no more in this time is gone."""
+
+
+def workers_for(model: Model, num_engines: int) -> tuple[int, int]:
+    """How many workers so many engines have, and how many parcels each of those may have at its engines."""
+    num_workers = -(-num_engines // ENGINES_PER_WORKER)
+    return num_workers, num_calls(model) * -(-num_engines // num_workers)
 
 
 def num_calls(model: Model) -> int:
@@ -56,12 +61,16 @@ class Fleet:
     """Engines that there may be now."""
     is_at_work: bool = False
     num_starts: int = 0
+    num_deaths: int = 0
+    """Of engines that were up, without those that went with their nodes."""
     num_failed_starts: int = 0
     """In a row, up to now."""
     num_up_at_once: int = 0
     """The most that were up together since work began."""
     _loads: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Parcels that each worker has, and when it said so."""
+    _past: set[str] = field(default_factory=set)
+    """Workers of the work before, which may still say something."""
     _too_many_since: float | None = None
 
     @property
@@ -81,10 +90,13 @@ class Fleet:
     def expect(self) -> None:
         """Rows will come, so the fewest engines are wanted."""
         self.wanted, self.most = max(self.wanted, self.fewest), max(self.most, self.fewest)
+        self._too_many_since = None
 
     def begin(self, wanted: int) -> None:
         """Rows are there for so many engines. The workers of the work before are gone."""
+        self._past.update(self._loads)
         self._loads.clear()
+        self._too_many_since = None
         self.is_at_work = True
         self.num_up_at_once = len(self.up)
         self.wanted = self.most = max(self.fewest, min(wanted, self.model.replicas[1]))
@@ -93,12 +105,14 @@ class Fleet:
         """All rows are done for now."""
         self.is_at_work = False
         self.wanted = 0
+        self._past.update(self._loads)
         self._loads.clear()
 
     def hear(self, worker: str, num_parcels: int, now: float) -> None:
         """A worker, as it does every few seconds, says how many parcels it has."""
-        self.is_at_work = self.is_at_work or num_parcels > 0
-        self._loads[worker] = (num_parcels, now)
+        if worker not in self._past:
+            self.is_at_work = self.is_at_work or num_parcels > 0
+            self._loads[worker] = (num_parcels, now)
 
     def look(self, now: float) -> None:
         """Find out how many engines are wanted by what the workers have, and whether that is fewer than there are."""
@@ -117,12 +131,8 @@ class Fleet:
             return []
         return [*self.up, *self.starting][self.wanted :]
 
-    def name_next(self) -> str | None:
-        """A name for one more engine; None, and the failure is set, when too many have been started."""
-        if self.num_starts >= MAX_ENGINE_STARTS * self.model.replicas[1]:
-            told = f"models: the engine of {self.model.model!r} died {self.num_starts} times; Ray's log of this run says why"
-            self.failure = UserError(told)
-            return None
+    def name_next(self) -> str:
+        """A name for one more engine."""
         self.num_starts += 1
         return f"engine-{self.num_starts - 1}"
 
@@ -135,8 +145,17 @@ class Fleet:
     def fails_to_start(self, why: str) -> None:
         """An engine died while it loaded."""
         self.num_failed_starts += 1
-        if self.num_failed_starts >= MAX_FAILED_STARTS:
+        if self.num_failed_starts >= MAX_FAILED_STARTS and self.up:
+            self.most = len(self.up)  # one machine is broken, say: the others do without it
+        elif self.num_failed_starts >= MAX_FAILED_STARTS:
             told = f"models: the engine of {self.model.model!r} failed to start {MAX_FAILED_STARTS} times in a row: {why}"
+            self.failure = UserError(told)
+
+    def dies(self) -> None:
+        """An engine that was up has died, and not with its node."""
+        self.num_deaths += 1
+        if self.num_deaths >= MAX_ENGINE_DEATHS * self.model.replicas[1]:
+            told = f"models: the engine of {self.model.model!r} died {self.num_deaths} times; Ray's log of this run says why"
             self.failure = UserError(told)
 
     def remove(self, name: str) -> Any:
@@ -144,8 +163,9 @@ class Fleet:
         return self.starting.pop(name, None) or self.up.pop(name, None)
 
     def share(self, worker: str) -> dict[str, Any]:
-        """The engines that a worker asks: no other does, unless there are more workers than engines."""
-        workers: Iterable[str] = sorted(self._loads)
-        place, number, names = list(workers).index(worker), len(self._loads), list(self.up)
+        """The engines that a worker asks: no other does, unless there are more workers than engines. None for one that is gone."""
+        if worker not in self._loads:
+            return {}
+        place, number, names = sorted(self._loads).index(worker), len(self._loads), list(self.up)
         mine = names[place::number] or names[place % len(names) :][:1] if names else []
         return {name: self.up[name] for name in mine}

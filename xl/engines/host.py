@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node, state
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
 
 from xl import placement
 from xl.ask import EngineDied
@@ -76,21 +76,15 @@ class _EngineHost:
         fleet.hear(worker, num_parcels, time.monotonic())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS), self._changed:
-                await self._changed.wait_for(lambda: fleet.failure or self._share(fleet, worker).keys() != known)
-        return fleet.failure or self._share(fleet, worker)
+                await self._changed.wait_for(lambda: fleet.failure or fleet.share(worker).keys() != known)
+        return fleet.failure or fleet.share(worker)
 
-    @staticmethod
-    def _share(fleet: Fleet, worker: str) -> dict[str, Any]:
-        try:
-            return fleet.share(worker)
-        except ValueError:  # it was silent for so long that it was taken for gone
-            return {}
-
-    async def lost(self, key: str, name: str) -> None:
-        """A worker found an engine dead. It is replaced once, however many workers say so."""
-        if (fleet := self._fleets.get(key)) and (gone := fleet.remove(name)) is not None:
-            ray.kill(gone)
-            await self._adjust(fleet)
+    async def lost(self, key: str, name: str, is_blameless: bool) -> None:
+        """A worker found an engine dead, maybe with its node. It is replaced once, however many workers say so."""
+        if (fleet := self._fleets.get(key)) and self._drop(fleet, name):
+            if not is_blameless:
+                fleet.dies()
+            self._begin(self._adjust(fleet))
 
     def rest(self, key: str) -> None:
         """No row is left for the engines of a model now."""
@@ -105,12 +99,18 @@ class _EngineHost:
         """Of the models whose engines are there."""
         return {key for key, fleet in self._fleets.items() if fleet.num_there or fleet.leaving}
 
+    def is_up(self, key: str) -> bool:
+        """Whether an engine of a model is."""
+        return key in self._fleets and bool(self._fleets[key].up)
+
     async def close(self) -> None:
         """End all engines."""
         fleets, self._fleets = [*self._fleets.values()], {}
         for fleet in fleets:
             fleet.rest()
-        engines = [engine for fleet in fleets for engine in (*fleet.starting.values(), *fleet.up.values(), *fleet.leaving.values())]
+            for name in [*fleet.starting]:
+                self._drop(fleet, name)
+        engines = [engine for fleet in fleets for engine in (*fleet.up.values(), *fleet.leaving.values())]
         closing = [asyncio.ensure_future(_answered(engine.close.remote())) for engine in engines]
         await asyncio.wait(closing, timeout=20) if closing else None
         for engine in engines:
@@ -126,9 +126,11 @@ class _EngineHost:
     async def _look_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            with contextlib.suppress(Exception):  # whatever keeps this look from succeeding: the next one may
+            # Whatever keeps a look from succeeding: the next one may.
+            with contextlib.suppress(Exception):
                 await self._empty_leaving_nodes()
-                for fleet in [*self._fleets.values()]:
+            for fleet in [*self._fleets.values()]:
+                with contextlib.suppress(Exception):
                     fleet.look(time.monotonic())
                     await self._adjust(fleet)
 
@@ -146,11 +148,10 @@ class _EngineHost:
         async with self._adjusting:
             num_lacking = fleet.num_lacking
             if num_lacking and not self._machines_come:
-                num_lacking = max(fleet.fewest - fleet.num_there, min(num_lacking, await asyncio.to_thread(self._num_that_fit, fleet)))
+                num_that_fit = await asyncio.to_thread(self._num_that_fit, fleet)
+                num_lacking = min(fleet.num_lacking, max(fleet.fewest - fleet.num_there, num_that_fit))
             for _ in range(num_lacking):
-                if (name := fleet.name_next()) is None:
-                    break
-                self._start(fleet, f"{name}-{self._id}")
+                self._start(fleet, f"{fleet.name_next()}-{self._id}")
             if self._machines_come:
                 for name in fleet.surplus(time.monotonic()):
                     await self._give_back(fleet, name)
@@ -188,7 +189,9 @@ class _EngineHost:
         why: str | None = None
         try:
             chat = await engine.start.remote()
-        except RayActorError as error:
+        except RayTaskError as error:
+            chat = UserError(f"models: the engine of {fleet.model.model!r} failed to start: {str(error).strip().splitlines()[-1]}")
+        except RayError as error:
             chat, why = None, None if lost_its_node(error) else str(error).splitlines()[0]
         if isinstance(chat, EngineDied):
             chat, why = None, str(chat).splitlines()[0]
@@ -205,9 +208,12 @@ class _EngineHost:
         await self._adjust(fleet)
 
     @staticmethod
-    def _drop(fleet: Fleet, name: str) -> None:
-        if (engine := fleet.remove(name)) is not None:
+    def _drop(fleet: Fleet, name: str) -> bool:
+        """End an engine at once; whether it was still there."""
+        engine = fleet.remove(name)
+        if engine is not None:
             ray.kill(engine)
+        return engine is not None
 
     async def _give_back(self, fleet: Fleet, name: str) -> None:
         """Let an engine do what it has, and end it."""
@@ -229,7 +235,7 @@ async def _node_of(engine: Any) -> str | None:
     """The node that an engine is on; None when it is gone."""
     try:
         where: str = await asyncio.wait_for(engine.node.remote(), timeout=1)
-    except (RayActorError, TimeoutError):
+    except (RayError, TimeoutError):
         return None
     return where
 
@@ -238,13 +244,15 @@ async def _answered(answer: Any) -> None:
     """Wait for an engine's answer, or its death."""
     try:
         await answer
-    except RayActorError:
+    except RayError:
         return
 
 
-def lost_its_node(error: RayActorError) -> bool:
-    """Whether an engine is gone because its node or its host is, which says nothing of the model or of its rows."""
-    return error.preempted or any(told in str(error) for told in ("node has died", "node was terminated", "owner has died"))
+def lost_its_node(error: RayError) -> bool:
+    """Whether an engine is gone because its node is, or its host is or ended it, which says nothing of the model or of its rows."""
+    told = ("node has died", "node was terminated", "owner has died", "killed by `ray.kill`")
+    is_preempted = isinstance(error, RayActorError) and error.preempted
+    return is_preempted or isinstance(error, ObjectLostError) or any(words in str(error) for words in told)
 
 
 def needs_of(model: Model) -> dict[str, float]:

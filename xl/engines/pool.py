@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from xl.engines.fleet import num_calls
 from xl.engines.host import LOOK_SECONDS, lost_its_node
@@ -19,6 +19,10 @@ from xl.stage import Pending, Walk
 MAX_DEATHS_TOGETHER, MAX_ENGINE_DEATHS = 2, 5
 """Of many rows under way on an engine that dies, one may be what killed it. After so many deaths they go one at a time, and a row under
 which as many engines as the second number says have died is set aside as failed."""
+
+
+MAX_UNHEARD = 150
+"""How often in a row the host may not be there: five minutes, in which Ray starts another one."""
 
 
 class EnginePool:
@@ -75,14 +79,17 @@ class EnginePool:
 
     async def _follow(self) -> None:
         """Learn from the host which engines are ours, and tell it how many parcels wait for them."""
+        num_unheard = 0
         while self._failure is None:
             known = frozenset(self._engines)
             try:
                 told = await self._host.engines.remote(self._worker, self._key, self._model, self._resolved, self._num_parcels, known)
-            except RayActorError:  # Ray starts another host
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
+                num_unheard = 0
             except Exception as error:  # whoever waits for an engine is to hear of it
+                num_unheard += 1
+                if isinstance(error, RayActorError) and num_unheard < MAX_UNHEARD:  # Ray starts another host
+                    await asyncio.sleep(LOOK_SECONDS)
+                    continue
                 told = error
             async with self._changed:
                 if isinstance(told, Exception):
@@ -115,17 +122,20 @@ class EnginePool:
     async def _call(self, pending: Sequence[Pending], route: Any) -> list[Walk | None] | None:
         """What became of the rows on an engine, None for each when it died; None if it did nothing that says anything of the rows."""
         async with self._engine() as (name, engine):
+            is_blameless = False
             try:
                 answer = await engine.walk_all.remote((route,), pending)
-            except RayActorError as error:
-                self._engines.pop(name, None)
-                await self._host.lost.remote(self._key, name)
-                return None if lost_its_node(error) else [None] * len(pending)
+            except RayTaskError:
+                raise
+            except RayError as error:
+                answer, is_blameless = [None] * len(pending), lost_its_node(error)
             if isinstance(answer, UserError):
                 raise answer
-            if answer is None:
+            if answer is None or None in answer:
                 self._engines.pop(name, None)
-            walks: list[Walk | None] | None = answer
+            if answer is not None and None in answer:
+                await self._host.lost.remote(self._key, name, is_blameless)
+            walks: list[Walk | None] | None = None if is_blameless else answer
             return walks
 
     @contextlib.asynccontextmanager

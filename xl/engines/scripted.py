@@ -8,13 +8,16 @@ import hashlib
 import os
 import signal
 
-from xl.ask import Completion, Request, Score
+from xl.ask import Completion, EngineDied, Request, Score
 
 TRACE = "XL_SCRIPTED_TRACE"
 """Environment variable that names the file where every request leaves a line."""
 
 POISON = "this sentence ends the process of a scripted engine"
 """What a page must say to do what in a real engine a fault of the GPU does: a poison row."""
+
+FAULT = "this sentence leaves a scripted engine without its core"
+"""The same for an engine whose core is another process: this one lives on and cannot answer any more."""
 
 _SUBJECTS = ("river", "city", "festival", "law", "animal", "method", "book", "team", "machine", "plant")
 _VERBS = ("Explain", "Describe", "Outline", "Discuss")
@@ -30,6 +33,7 @@ class ScriptedEngine:
         self.chat = chat
         self._delay_seconds = delay_seconds
         self._trace = os.environ.get(TRACE)
+        self._has_core = True
 
     async def complete(self, request: Request) -> Completion:
         """An answer that depends on the prompt and the seed alone."""
@@ -38,6 +42,8 @@ class ScriptedEngine:
         await self._take("complete", number)
         if POISON in prompt:
             os.kill(os.getpid(), signal.SIGKILL)
+        self._has_core = self._has_core and FAULT not in prompt
+        self._check()
         if request.sampling.choices:
             text = request.sampling.choices[number % len(request.sampling.choices)]
         else:
@@ -53,7 +59,12 @@ class ScriptedEngine:
     async def close(self) -> None:
         """Nothing to release."""
 
+    def _check(self) -> None:
+        if not self._has_core:
+            raise EngineDied("the core is gone")
+
     async def _take(self, kind: str, number: int) -> None:
+        self._check()
         if self._trace:
             with open(self._trace, "a", encoding="ascii") as file:
                 file.write(f"{kind} {number}\n")

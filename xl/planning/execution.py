@@ -129,7 +129,6 @@ class Execution:
         self._num_open = len(self._left)
         self._engines_left = work.replicas[1]
         self._waiting = deque(range(len(self._rows)))
-        """Units of lost engines whose workers wait for others."""
         self._stations: dict[Node, Station] = {}
         self._seals = [0.0] * sizes.num_seals
         self._began = 0.0

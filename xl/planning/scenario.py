@@ -32,7 +32,7 @@ class Timings(Strict):
     execution_start_seconds: float = Field(2.0, ge=0)
     """Ray Data plans an execution and starts its tasks. Assumed."""
     worker_start_cpu_seconds: float = Field(1.5, ge=0)
-    """CPU seconds to start the process of one engine's worker, which every execution does anew, on the nodes for pages. Assumed."""
+    """CPU seconds to start the process of a worker that asks engines, which every execution does anew, on the nodes for pages. Assumed."""
     engine_start_seconds: float = Field(120.0, ge=0)
     """An engine loads its model. Assumed for a 27B model; vLLM on CPU takes 35 to 60 s (PLATFORM.md)."""
     node_boot_seconds: float = Field(240.0, ge=0)

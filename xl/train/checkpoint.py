@@ -25,6 +25,7 @@ from xl.errors import UserError
 from xl.folder import free_bytes
 from xl.train.job import Job
 from xl.train.settings import Train
+from xl.train.workers import by_main_worker
 
 _CONVERTIBLE = ((0,), (1, 2), (3,))
 """ZeRO stages among which the universal format carries a checkpoint over; across these, DeepSpeed 0.19 finds no weights."""
@@ -53,23 +54,29 @@ def read_progress(checkpoint: Path) -> Progress:
     return Progress(**json.loads((checkpoint / "progress.json").read_text("utf-8")))
 
 
-def save(engine: Any, job: Job, progress: Progress) -> None:
-    """Write a checkpoint and drop all but the newest few. All workers must call it."""
+def save(engine: Any, job: Job, progress: Progress, patient: Any) -> None:
+    """Write a checkpoint and drop all but the newest few. All workers must call it.
+
+    Raises:
+        UserError: another driver has taken the training over.
+    """
     aside = job.checkpoints / ".writing"
     if torch.distributed.get_rank() == 0:
         aside.mkdir(parents=True)
     torch.distributed.barrier()
     engine.save_checkpoint(str(aside), tag="state", save_latest=False, exclude_frozen_parameters=True)
     torch.distributed.barrier()
-    if torch.distributed.get_rank() == 0:
-        (aside / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
-        _sync(aside)
-        target = job.checkpoints / f"step-{progress.step:08d}"
-        job.check()
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-        _drop_old(job)
-    torch.distributed.barrier()
+    by_main_worker(patient, lambda: _put_in_place(aside, job, progress))
+
+
+def _put_in_place(aside: Path, job: Job, progress: Progress) -> None:
+    (aside / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
+    _sync(aside)
+    target = job.checkpoints / f"step-{progress.step:08d}"
+    job.check()
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+    _drop_old(job)
 
 
 def remove_leftovers(job: Job) -> None:

@@ -67,7 +67,7 @@ def fit(job: Job, is_warned: Callable[[], bool] = lambda: False) -> None:
             is_news = is_warned() and not was_warned
             was_warned |= is_news
             if is_news or (step + 1) % job.settings.save_every == 0 or step + 1 == worker.num_steps:
-                checkpoint.save(worker.engine, job, _progress(worker, step + 1))
+                checkpoint.save(worker.engine, job, _progress(worker, step + 1), patient)
         if log:
             log.close()
         export(worker.engine, job, patient)

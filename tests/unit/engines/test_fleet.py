@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from xl.engines.fleet import MAX_FAILED_STARTS, SILENT_SECONDS, Fleet, num_calls
+from xl.engines.fleet import MAX_ENGINE_DEATHS, MAX_FAILED_STARTS, SILENT_SECONDS, Fleet, num_calls
 from xl.recipe import Model
 
 SETTINGS = {"model": "scripted", "engine": "scripted", "gpus": 1, "replicas": [2, 6], "max_num_seqs": 8, "idle_seconds": 60}
@@ -24,7 +24,6 @@ def fleet(num_up: int = 0) -> Fleet:
 def start(made: Fleet, number: int) -> None:
     for _ in range(number):
         name = made.name_next()
-        assert name
         made.starting[name] = name
         made.comes_up(name, chat=True)
 
@@ -93,12 +92,39 @@ def test_the_engines_of_a_worker_that_is_gone_go_to_the_others() -> None:
     assert len(made.share("there")) == 4
 
 
-def test_a_model_that_never_starts_is_given_up_and_one_that_did_once_is_not() -> None:
+def test_a_model_that_never_starts_is_given_up() -> None:
     made = fleet()
+    made.begin(2)
     for _ in range(MAX_FAILED_STARTS - 1):
         made.fails_to_start("out of memory")
-    assert made.failure is None
-    start(made, 1)
+    assert made.failure is None and made.num_lacking == 2
+    made.fails_to_start("out of memory")
+    assert "out of memory" in str(made.failure) and made.num_lacking == 0
+
+
+def test_where_one_machine_is_broken_the_engines_of_the_others_do_without_it() -> None:
+    made = fleet(3)
+    made.begin(4)
     for _ in range(MAX_FAILED_STARTS):
         made.fails_to_start("out of memory")
-    assert "out of memory" in str(made.failure) and made.num_lacking == 0
+    assert made.failure is None and made.num_lacking == 0
+
+
+def test_engines_that_die_again_and_again_end_the_run_and_those_that_went_with_their_nodes_do_not() -> None:
+    made = fleet()
+    for _ in range(MAX_ENGINE_DEATHS * MODEL.replicas[1]):
+        start(made, 1)
+        made.remove(next(iter(made.up)))
+    assert made.failure is None
+    for _ in range(MAX_ENGINE_DEATHS * MODEL.replicas[1]):
+        made.dies()
+    assert "died 600 times" in str(made.failure)
+
+
+def test_a_worker_of_the_work_before_gets_no_engine() -> None:
+    made = fleet(2)
+    made.hear("before", 1, now=0)
+    made.begin(2)
+    made.hear("before", 0, now=1)
+    made.hear("now", 1, now=1)
+    assert made.share("before") == {} and len(made.share("now")) == 2
