@@ -71,16 +71,14 @@ class Engines:
 
     def open(self, plan: Any, role: Role) -> Any:
         """The plan with its model and, for engines of our own, the host that keeps them, started and warm."""
-        from xl.engines.host import needs_of, start_host
-        from xl.ray_session import worker_environment
+        from xl.engines.host import needs_of
         from xl.worker import open_engine
 
         model, resolved = role
         prepare(resolved)
         key = _key(role)
         if model.engine != "openai":
-            if self.host is None:
-                self.host = start_host(worker_environment())
+            self._start_host()
             self.make_room(needs_of(model), placement.of(model, model.gpus), model.replicas[0], key)
         plan = replace(plan, model=model, resolved=resolved, engine_key=key, host=self.host)
         started = time.monotonic()
@@ -92,14 +90,18 @@ class Engines:
 
     def expect(self, role: Role) -> None:
         """Have an engine start, and do not wait for it, where its machine is one that no step before it uses: on a cluster with pools."""
-        from xl.engines.host import start_host
-        from xl.ray_session import worker_environment
-
         model, resolved = role
         if placement.beside_engines() and model.engine != "openai" and model.gpus:
             prepare(resolved)
-            self.host = self.host or start_host(worker_environment())
+            self._start_host()
             self.host.ready.remote(_key(role), model, resolved)
+
+    def _start_host(self) -> None:
+        from xl.engines.host import start_host
+        from xl.ray_session import worker_environment
+
+        if self.host is None:
+            self.host = start_host(worker_environment())
 
     def make_room(self, needs: Mapping[str, float], labels: Mapping[str, str], count: int = 1, key: str | None = None) -> None:
         """End the engines of all models but `key` unless there is room for `count` processes, each of which wants `needs` of one machine

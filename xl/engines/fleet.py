@@ -167,7 +167,7 @@ class Fleet:
         return self.starting.pop(name, None) or self.up.pop(name, None)
 
     def share(self, worker: str) -> dict[str, Any]:
-        """The engines that a worker asks: no other does, unless there are more workers than engines. None for one that is gone."""
+        """The engines that a worker asks: no other does, unless there are more workers than engines. One that is gone has none."""
         if worker not in self._loads:
             return {}
         place, number, names = sorted(self._loads).index(worker), len(self._loads), list(self.up)

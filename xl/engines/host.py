@@ -36,8 +36,7 @@ PLACING_SECONDS = 60.0
 class _EngineHost:
     """Owns the engines of a run; they end with it. Where it is lost with its node, Ray starts another one, which begins without engines."""
 
-    def __init__(self, placing_seconds: float) -> None:
-        self._placing_seconds = placing_seconds
+    def __init__(self) -> None:
         self._machines_come = bool(placement.beside_engines())
         self._fleets: dict[str, Fleet] = {}
         self._id = uuid.uuid4().hex[:8]
@@ -141,7 +140,7 @@ class _EngineHost:
         nodes = await asyncio.gather(*(_node_of(engine) for _, _, engine in there))
         for (fleet, name, _), node in zip(there, nodes, strict=True):
             if node in leaving:
-                await self._give_back(fleet, name)
+                self._give_back(fleet, name)
 
     async def _adjust(self, fleet: Fleet) -> None:
         """Start the engines that are lacking; give those back that are too many, where others can use their machines."""
@@ -154,7 +153,7 @@ class _EngineHost:
                 self._start(fleet, f"{fleet.name_next()}-{self._id}")
             if self._machines_come:
                 for name in fleet.surplus(time.monotonic()):
-                    await self._give_back(fleet, name)
+                    self._give_back(fleet, name)
         async with self._changed:
             self._changed.notify_all()
 
@@ -180,7 +179,7 @@ class _EngineHost:
         engine = fleet.starting[name]
         placed = asyncio.ensure_future(_answered(engine.__ray_ready__.remote()))
         self._unplaced.add(name)
-        await asyncio.wait([placed], timeout=None if may_wait else self._placing_seconds)
+        await asyncio.wait([placed], timeout=None if may_wait else PLACING_SECONDS)
         self._unplaced.remove(name)
         if not placed.done():
             self._drop(fleet, name)
@@ -215,7 +214,7 @@ class _EngineHost:
             ray.kill(engine)
         return engine is not None
 
-    async def _give_back(self, fleet: Fleet, name: str) -> None:
+    def _give_back(self, fleet: Fleet, name: str) -> None:
         """Let an engine do what it has, and end it."""
         if name in fleet.starting:
             self._drop(fleet, name)
@@ -271,9 +270,9 @@ def num_that_fit(needs: Mapping[str, float], labels: Mapping[str, str], most: in
     return min(most, sum(rooms))
 
 
-def start_host(environment: Mapping[str, Any], placing_seconds: float = PLACING_SECONDS) -> Any:
+def start_host(environment: Mapping[str, Any]) -> Any:
     """The run's engine host, as an actor handle. Its engines have the same runtime `environment`."""
     where = placement.options(placement.beside_engines())
     lasting = {"max_restarts": -1, "max_task_retries": -1}
     options = {"num_cpus": 0, "max_concurrency": 1_000, "runtime_env": dict(environment), **lasting, **where}
-    return ray.remote(_EngineHost).options(**options).remote(placing_seconds)
+    return ray.remote(_EngineHost).options(**options).remote()

@@ -20,7 +20,6 @@ MAX_DEATHS_TOGETHER, MAX_ENGINE_DEATHS = 2, 5
 """Of many rows under way on an engine that dies, one may be what killed it. After so many deaths they go one at a time, and a row under
 which as many engines as the second number says have died is set aside as failed."""
 
-
 MAX_UNHEARD = 150
 """How often in a row the host may not be there: five minutes, in which Ray starts another one."""
 
