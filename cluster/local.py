@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,8 @@ def local_cluster(num_pages: int, num_engines: int, dashboard_port: int | None =
         os.environ.setdefault(key, value)
     # A job's `python` is to be the one that this is run by, as on a node whose image has one.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    # Ray notes the latest cluster in its folder, and that is the one which drivers of jobs join: each cluster has a folder of its own.
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-")
     from ray.cluster_utils import Cluster
 
     cluster = LocalCluster(Cluster())

@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+from tests.cluster import cluster
 from tests.support import ROOT, assert_balanced, german_pages, outcomes, recipe, rows, succeeded, xl
 
 pytestmark = pytest.mark.ray
@@ -94,7 +95,8 @@ def finished(jobs: Jobs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """A run that was submitted and came to its end: its recipe and its folder."""
     folder = tmp_path_factory.mktemp("finished")
     path = scripted(jobs, "first", german_pages(folder / "pages", 100, files=2), delay_seconds=0.05)
-    told = succeeded(jobs.submit(path, folder / "run"))
+    with cluster():  # another Ray on the machine, which is not the job's
+        told = succeeded(jobs.submit(path, folder / "run"))
     assert "pairs: 100 rows" in told, told
     return path, folder / "run"
 
