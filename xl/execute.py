@@ -245,13 +245,13 @@ def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
     if model.engine != "openai":
         wanted = -(-sum(shard.num_rows for shard in shards) // (num_calls(model) * ENGINE_PARCEL_ROWS))
         num_engines = ray.get(plan.host.begin_execution.remote(plan.engine_key, model, plan.resolved, wanted))
-    num_workers, concurrency, in_flight = workers_for(model, num_engines)
-    return ray.data.ActorPoolStrategy(size=num_workers, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=concurrency)
+    num_workers, in_flight = workers_for(model, num_engines)
+    return ray.data.ActorPoolStrategy(size=num_workers, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight)
 
 
 def max_rows_redone(model: Model) -> int:
     """What a kill can cost in a stage that asks: rows under way at all of its workers."""
-    num_workers, _, in_flight = workers_for(model, model.replicas[1])
+    num_workers, in_flight = workers_for(model, model.replicas[1])
     return num_workers * in_flight * ENGINE_PARCEL_ROWS
 
 

@@ -149,14 +149,19 @@ class RowWorker:
         rows = [row for parcel in batch.column("parcel").to_pylist() for row in unpack(parcel).to_pylist()]
         acks = [{"shard": row["_shard"], "done": row["_row"]} for row in rows if row["id"] is None]
         rows = [row for row in rows if row["id"] is not None]
+        walks = await self._walks(rows)
+        acks += await asyncio.to_thread(self._commit, rows, walks)  # other parcels go on while the disk writes
+        return pa.Table.from_pylist(acks, schema=ACK_SCHEMA)
+
+    def _commit(self, rows: Sequence[Row], walks: Sequence[Walk]) -> list[Row]:
+        """Commit what became of the rows of a parcel; returns an acknowledgement for each shard."""
         by_shard: dict[str, list[tuple[Walk, Row]]] = defaultdict(list)
-        for row, walked in zip(rows, await self._walks(rows), strict=True):
+        for row, walked in zip(rows, walks, strict=True):
             by_shard[row["_shard"]].append((walked, {key: row[key] for key in ("_shard", "_row", "_input")}))
         for shard, done in by_shard.items():
             records = [self._plan.stores.record(walked, place) for walked, place in done]
             self._plan.stores.stores[0].log(shard, self._plan.attempt, records, self._plan.stores.record_schema)
-            acks.append(_acknowledge(shard, [walked for walked, _ in done]))
-        return pa.Table.from_pylist(acks, schema=ACK_SCHEMA)
+        return [_acknowledge(shard, [walked for walked, _ in done]) for shard, done in by_shard.items()]
 
     async def _walks(self, rows: list[Row]) -> Sequence[Walk]:
         if not rows:

@@ -26,14 +26,13 @@ SILENT_SECONDS = 30.0
 """A worker that has asked for its engines no more in this time is gone."""
 
 
-def workers_for(model: Model, num_engines: int) -> tuple[int, int, int]:
-    """How many workers so many engines have, how many parcels each of those may have at its engines, and how many in all.
+def workers_for(model: Model, num_engines: int) -> tuple[int, int]:
+    """How many workers so many engines have, and how many parcels each of those has under way.
 
     Beside each engine two parcels wait: what comes only when an engine has room comes late.
     """
     num_workers = -(-num_engines // ENGINES_PER_WORKER)
-    engines_of_one = -(-num_engines // num_workers)
-    return num_workers, num_calls(model) * engines_of_one, (num_calls(model) + 2) * engines_of_one
+    return num_workers, (num_calls(model) + 2) * -(-num_engines // num_workers)
 
 
 def num_calls(model: Model) -> int:
