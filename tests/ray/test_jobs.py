@@ -22,6 +22,9 @@ pytestmark = pytest.mark.ray
 
 TOKEN, KEY = b"a-token-that-nobody-is-to-see", b"a-key-that-nobody-is-to-see"
 
+NUM_PAGES, NUM_ENGINES = map(int, os.environ.get("XL_TEST_NODES", "1,2").split(","))
+"""Nodes of the cluster; with `XL_TEST_NODES=3,4` it has as many as a small real one."""
+
 RAYS_OWN = {"JobSupervisor", "_AutoscalingCoordinatorActor", "ActorLocationTracker", "_StatsActor", "_DatasetStatsActor"}
 """What Ray itself has on the head: the job's driver, and what Ray Data keeps its books with. They claim no CPU."""
 
@@ -30,7 +33,7 @@ STAGES = ["pages", "unique", "pairs", "contrasts", "rated", "accepted", "dataset
 
 @dataclass(frozen=True)
 class Jobs:
-    """A cluster of a head, one node for pages and two for engines; where it takes jobs, and what the jobs see of the project."""
+    """A cluster of a head, nodes for pages and nodes for engines; where it takes jobs, and what the jobs see of the project."""
 
     url: str
     address: str
@@ -49,7 +52,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "cluster/local.py", "--pages", "1", "--engines", "2", "--dashboard-port", str(port)]
+    command = [sys.executable, "cluster/local.py", f"--pages={NUM_PAGES}", f"--engines={NUM_ENGINES}", f"--dashboard-port={port}"]
     with mock.patch.dict(os.environ, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN.decode(), OPENAI_API_KEY=KEY.decode()):
         owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert owner.stdout
@@ -63,7 +66,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 
 def scripted(jobs: Jobs, name: str, pages: Path, **writer: object) -> Path:
     """A recipe inside the checkout that asks engines of one logical GPU each."""
-    model = {"model": "scripted", "engine": "scripted", "gpus": 1, "cpus": 0, "replicas": [1, 2], "max_num_seqs": 8, **writer}
+    model = {"model": "scripted", "engine": "scripted", "gpus": 1, "cpus": 0, "replicas": [1, NUM_ENGINES], "max_num_seqs": 8, **writer}
     return recipe(jobs.checkout / f"{name}.yaml", pages, models={"writer": model})
 
 
