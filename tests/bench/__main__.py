@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure, of {', '.join(NAMES)}; by default everything")
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of an engine, ours and theirs; with fewer than CPUs it shares none, as on a GPU")
     parser.add_argument("--pages", type=int, nargs=2, default=(100_000, 1_000_000), help="the two sizes between which memory may grow")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="of the training")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the training; cuda is one GPU")
@@ -76,13 +77,13 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
     chosen = [name for name in comparisons if name in wanted]
     if not chosen:
         return
-    with warm_runs() as runs:
+    with warm_runs(arguments.threads) as runs:
         for name in chosen:
             title, compare = comparisons[name]
             (folder / name).mkdir()
             result = compare(runs, folder / name)
             print(told(title, result), flush=True)
-            save(out, name, result)
+            save(out, name, {"threads": arguments.threads, **result})
 
 
 if __name__ == "__main__":

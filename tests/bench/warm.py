@@ -27,7 +27,7 @@ from xl.stage import Stage, passes
 from xl.summary import shard_names
 from xl.worker import FromManifest
 
-WRITER = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
+WRITER: dict[str, Any] = {"model": "packaged/gemma-3-270m", "max_model_len": 1024, "max_num_seqs": 32}
 """Most of its instructions pass the checks, so that most rows are asked twice. (Those of SmolLM2 135M Instruct do not.)"""
 
 
@@ -125,12 +125,12 @@ def unique_rows(run: Path) -> list[Row]:
 
 
 @contextlib.contextmanager
-def warm_runs() -> Iterator[WarmRuns]:
-    """A Ray of our own and its engines.
+def warm_runs(num_threads: int | None = None) -> Iterator[WarmRuns]:
+    """A Ray of our own and its engines, which compute with so many threads; by default with one a CPU.
 
     Ray runs its workers, and with them the engine, at a low priority; what they are compared with runs at the usual one.
     """
-    with mock.patch.dict(os.environ, RAY_worker_niceness="0"), ray_session():
+    with mock.patch.dict(os.environ, RAY_worker_niceness="0"), mock.patch.dict(WRITER, threads=num_threads), ray_session():
         runs = WarmRuns(Engines(Console(quiet=True)))
         yield runs
         runs.end_engines()
