@@ -147,7 +147,8 @@ def local_cluster(num_pages: int, num_engines: int, dashboard_port: int | None =
     # A job's `python` is to be the one that this is run by, as on a node whose image has one.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     # Ray notes the latest cluster in its folder, and that is the one which drivers of jobs join: each cluster has a folder of its own.
-    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-")
+    folder = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir=folder)
     from ray.cluster_utils import Cluster
 
     cluster = LocalCluster(Cluster())
@@ -160,6 +161,7 @@ def local_cluster(num_pages: int, num_engines: int, dashboard_port: int | None =
         yield cluster
     finally:
         cluster._ray.shutdown()
+        os.environ.pop("RAY_TMPDIR") if folder is None else os.environ.update(RAY_TMPDIR=folder)
 
 
 def main(

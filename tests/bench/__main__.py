@@ -83,7 +83,7 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
             (folder / name).mkdir()
             result = compare(runs, folder / name)
             print(told(title, result), flush=True)
-            save(out, name, {"threads": arguments.threads, **result})
+            save(out, name if arguments.threads is None else f"{name}_{arguments.threads}_threads", result)
 
 
 if __name__ == "__main__":
