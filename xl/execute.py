@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from xl import placement
 from xl.ask import Drop
-from xl.engines.fleet import ENGINE_PARCEL_ROWS, num_calls, workers_for
+from xl.engines.fleet import num_calls, parcel_rows, workers_for
 from xl.errors import DISK_FULL, UserError
 from xl.progress import StageProgress
 from xl.recipe import Model
@@ -139,7 +139,7 @@ def _executions(plan: Plan, shards: list[InputShard]) -> Iterator[list[InputShar
 
 
 def _parcel_rows(plan: Plan) -> int:
-    return CPU_PARCEL_ROWS if plan.model is None else ENGINE_PARCEL_ROWS
+    return CPU_PARCEL_ROWS if plan.model is None else parcel_rows(plan.model)
 
 
 def _execute(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress, round_: _Round) -> None:
@@ -243,7 +243,7 @@ def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
 
     num_engines = 1
     if model.engine != "openai":
-        wanted = -(-sum(shard.num_rows for shard in shards) // (num_calls(model) * ENGINE_PARCEL_ROWS))
+        wanted = -(-sum(shard.num_rows for shard in shards) // (num_calls(model) * parcel_rows(model)))
         num_engines = ray.get(plan.host.begin_execution.remote(plan.engine_key, model, plan.resolved, wanted))
     num_workers, in_flight = workers_for(model, num_engines)
     return ray.data.ActorPoolStrategy(size=num_workers, max_tasks_in_flight_per_actor=in_flight, max_concurrent_calls_per_actor=in_flight)
@@ -252,7 +252,7 @@ def _workers(plan: Plan, model: Model, shards: list[InputShard]) -> Any:
 def max_rows_redone(model: Model) -> int:
     """What a kill can cost in a stage that asks: rows under way at all of its workers."""
     num_workers, in_flight = workers_for(model, model.replicas[1])
-    return num_workers * in_flight * ENGINE_PARCEL_ROWS
+    return num_workers * in_flight * parcel_rows(model)
 
 
 def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:

@@ -17,7 +17,7 @@ import psutil
 
 from cluster.local import LocalCluster, local_cluster
 from tests.support import ROOT, command, german_pages, recipe
-from xl.engines.fleet import ENGINE_PARCEL_ROWS, num_calls
+from xl.engines.fleet import num_calls, parcel_rows
 from xl.engines.scripted import TRACE
 from xl.recipe import Model
 
@@ -49,12 +49,13 @@ class Rate:
     @property
     def driver_ms_per_parcel(self) -> float:
         """What the driver computes for each parcel."""
-        return 1e3 * self.driver_cpu_share / self.rows_per_second * ENGINE_PARCEL_ROWS
+        return 1e3 * self.driver_cpu_share / self.rows_per_second * parcel_rows(Model.model_validate(WRITER))
 
 
 def of_one_engine() -> float:
     """Rows per second that an engine does by its settings."""
-    return num_calls(Model.model_validate(WRITER)) * ENGINE_PARCEL_ROWS / DELAY_SECONDS
+    model = Model.model_validate(WRITER)
+    return num_calls(model) * parcel_rows(model) / DELAY_SECONDS
 
 
 def scaling(folder: Path) -> dict[str, Any]:

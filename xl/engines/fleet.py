@@ -10,8 +10,8 @@ from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.recipe import Model
 
-ENGINE_PARCEL_ROWS = 16
-"""Rows that travel to an engine together."""
+MIN_PARCEL_ROWS = 16
+"""Rows that travel to an engine together, at least."""
 
 ENGINES_PER_WORKER = 8
 """Engines that one worker can keep busy."""
@@ -35,13 +35,22 @@ def workers_for(model: Model, num_engines: int) -> tuple[int, int]:
     return num_workers, (num_calls(model) + 2) * -(-num_engines // num_workers)
 
 
+def parcel_rows(model: Model) -> int:
+    """Rows that travel to an engine together. The driver's work goes by parcels: wide engines, which are fast, have larger ones."""
+    return max(MIN_PARCEL_ROWS, _width(model) // 4)
+
+
 def num_calls(model: Model) -> int:
     """Parcels that an engine has at once: four times what it can batch, so that it never waits for rows.
 
     A parcel makes room for the next when its longest answer is there; until then most of its rows are done.
     """
-    wide = model.concurrency if model.engine == "openai" else model.max_num_seqs
-    return max(2, -(-4 * wide // ENGINE_PARCEL_ROWS))
+    return max(2, -(-4 * _width(model) // parcel_rows(model)))
+
+
+def _width(model: Model) -> int:
+    """Rows that are asked about side by side."""
+    return model.concurrency if model.engine == "openai" else model.max_num_seqs
 
 
 @dataclass

@@ -7,7 +7,7 @@ on what it ran on, and the seconds of a row are sought with which that simulatio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from xl.engines.fleet import num_calls
+from xl.engines.fleet import num_calls, parcel_rows
 from xl.planning.cluster import Cluster, NodeGroup
 from xl.planning.estimate import Estimate, PassEstimate, num_parallel_rows, shards_of
 from xl.planning.scenario import Faults, PassWork, Scenario, Timings, repeated_seconds_per_row
@@ -76,6 +76,7 @@ def _work(each: PassEstimate, recipe: Recipe, stages: list[Stage], cluster: Clus
         len(each.stages),
         num_parallel_rows(model),
         num_calls(model),
+        parcel_rows(model),
         (1, 1) if is_endpoint else (model.replicas[0], each.workers.count),
         0.0 if is_endpoint else model.cpus,
         0.0 if is_endpoint else model.gpus,

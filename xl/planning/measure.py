@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from xl.engines.fleet import ENGINE_PARCEL_ROWS
+from xl.engines.fleet import MIN_PARCEL_ROWS
 from xl.execute import CPU_PARCEL_ROWS
 from xl.pages.duplicates import drop_duplicates
 from xl.pages.manifest import SHARD_ROWS, _bucket_of, make_manifest
@@ -167,13 +167,13 @@ def _store(folder: Path) -> dict[str, float]:
     shard = InputShard(pages[0]["id"], digest_of(digests), {"de": SHARD_ROWS})
     usage = [{"stage": "pairs", "ask": "reverse", "prompt_tokens": 900, "output_tokens": 20}]
 
-    parcel = pack(pa.Table.from_pylist(pages[:ENGINE_PARCEL_ROWS], schema=schema))
+    parcel = pack(pa.Table.from_pylist(pages[:MIN_PARCEL_ROWS], schema=schema))
 
     def commit() -> None:
         """What a worker does with a parcel, as it comes and when it is walked."""
-        for start in range(0, SHARD_ROWS, ENGINE_PARCEL_ROWS):
+        for start in range(0, SHARD_ROWS, MIN_PARCEL_ROWS):
             unpack(parcel).to_pylist()
-            rows = range(start, min(start + ENGINE_PARCEL_ROWS, SHARD_ROWS))
+            rows = range(start, min(start + MIN_PARCEL_ROWS, SHARD_ROWS))
             walks = [(Walk({**pages[n], "instruction": "Tell me of rivers."}, 0, Status.KEPT, None, usage), n) for n in rows]
             records = [stores.record(walk, {"_shard": shard.name, "_row": n, "_input": digests[n]}) for walk, n in walks]
             stores.stores[0].log(shard.name, "attempt", records, stores.record_schema)
@@ -188,7 +188,7 @@ def _store(folder: Path) -> dict[str, float]:
     columns, _ = _timed(lambda: [stores.stores[0].read(shard.name, ["id", "lang", "status"]) for _ in range(times)])
     return {
         "column_seconds": columns / times / SHARD_ROWS,
-        "commit_seconds": committing / -(-SHARD_ROWS // ENGINE_PARCEL_ROWS),
+        "commit_seconds": committing / -(-SHARD_ROWS // MIN_PARCEL_ROWS),
         "seal_seconds": sealing / SHARD_ROWS,
         "footer_seconds": footers / times,
         "missing_seconds": missing / times,

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from xl.engines.fleet import ENGINE_PARCEL_ROWS
+from xl.engines.fleet import num_calls, parcel_rows
 from xl.execute import CPU_PARCEL_ROWS, PARCELS_PER_CPU, PARCELS_PER_ENGINE
 from xl.pages.manifest import SHARD_ROWS
 from xl.planning.cluster import NodeGroup
@@ -20,6 +20,7 @@ from xl.planning.scenario import PAGES_PER_FILE, Faults, PassWork, Scenario, Tim
 from xl.planning.show import amount, dollars
 from xl.planning.simulate import CLOSING_FOOTERS, FINAL_FOOTERS, Outcome, simulate
 from xl.progress import left
+from xl.recipe import Model
 from xl.store import READS_AT_ONCE
 
 GPUS_PER_ENGINE = 2
@@ -28,7 +29,8 @@ CPUS_PER_GPU_NODE = 192
 PAGE_NODES, CPUS_PER_PAGE_NODE = 64, 32
 REGION, INSTANCES = "us-east-1", {"head": "m7i.8xlarge", "pages": "m7i.8xlarge", "engines": "p5en.48xlarge"}
 PRICES = Path("cluster/prices.yaml")
-MAX_NUM_SEQS = 256
+MODEL = Model(model="google/gemma-3-27b-it", gpus=GPUS_PER_ENGINE, max_num_seqs=256)
+"""What the engines hold; only how many rows they have at once matters here."""
 FILTER_SECONDS_PER_PAGE = 0.0065
 """CPU seconds of the page filters: the median of 14 languages by `python -m tests.bench filters` (80 to 609 pages/s on one core)."""
 
@@ -88,10 +90,11 @@ def passes_of(size: Size, timings: Timings) -> tuple[PassWork, ...]:
             "engines",
             asked,
             shards,
-            MAX_NUM_SEQS / size.rows_per_second,
+            MODEL.max_num_seqs / size.rows_per_second,
             PASSES[2][1],
-            MAX_NUM_SEQS,
-            4 * MAX_NUM_SEQS // ENGINE_PARCEL_ROWS,
+            MODEL.max_num_seqs,
+            num_calls(MODEL),
+            parcel_rows(MODEL),
             (1, size.num_engines),
             1.0,
             GPUS_PER_ENGINE,
@@ -133,7 +136,7 @@ def print_head(size: Size, costs: Costs) -> None:
     cpus = PAGE_NODES * CPUS_PER_PAGE_NODE + -(-size.num_gpus // GPUS_PER_NODE) * CPUS_PER_GPU_NODE
     for name, parcels, rows in (
         ("pages", PARCELS_PER_CPU * cpus, CPU_PARCEL_ROWS),
-        ("engines", PARCELS_PER_ENGINE * size.num_engines, ENGINE_PARCEL_ROWS),
+        ("engines", PARCELS_PER_ENGINE * size.num_engines, parcel_rows(MODEL)),
     ):
         there = min(parcels, size.num_pages // rows)
         held = f"{there * 10e3 / 1e9:,.1f} to {there * 20e3 / 1e9:,.1f} GB at 10 to 20 KB each (xl/execute.py)"
@@ -144,9 +147,9 @@ def print_head(size: Size, costs: Costs) -> None:
     chosen = passes_of(size, Timings())[-1].num_rows
     print(f"survey of `dataset` in one task: {costs.chosen_bytes:,.0f} bytes a row → {chosen * costs.chosen_bytes / 1e9:,.0f} GB;", end=" ")
     print(f"with a quota it sends each task {costs.state_bytes:,.0f} bytes a row left out → {chosen * costs.state_bytes / 1e9:,.0f} GB")
-    segments = -(-SHARD_ROWS // ENGINE_PARCEL_ROWS)
-    open_shards = max(1, PARCELS_PER_ENGINE * size.num_engines * ENGINE_PARCEL_ROWS // SHARD_ROWS)
-    written = round(size.num_pages * KEPT["pages"] * KEPT["unique"] / ENGINE_PARCEL_ROWS)
+    segments = -(-SHARD_ROWS // parcel_rows(MODEL))
+    open_shards = max(1, PARCELS_PER_ENGINE * size.num_engines * parcel_rows(MODEL) // SHARD_ROWS)
+    written = round(size.num_pages * KEPT["pages"] * KEPT["unique"] / parcel_rows(MODEL))
     print(f"sealed files: {stages} stages × {shards:,} = {stages * shards:,}; manifest: 2 × {files:,}")
     at_once = f"at most {open_shards:,} shards open → {segments * open_shards:,} at once"
     print(f"log files of the engines' pass: {segments} a shard, {at_once}, {amount(written)} written and deleted in all")
@@ -194,12 +197,12 @@ def print_outcome(title: str, found: Outcome, size: Size) -> None:
 def print_saturation(size: Size, timings: Timings) -> None:
     """At what rate one driver is full: by what engines do, and by what a parcel takes it."""
     seconds = timings.driver_seconds_per_dispatch + timings.driver_seconds_per_ack
-    rate = ENGINE_PARCEL_ROWS / seconds
+    rate = parcel_rows(MODEL) / seconds
     print(f"\n# one driver: {1 / seconds:,.0f} parcels/s = {rate:,.0f} rows/s = {rate / size.rows_per_second:,.0f} engines", end=" ")
     print(f"of {size.rows_per_second:g} rows/s")
     work = next(work for work in passes_of(size, timings) if work.kind == "engines")
     work = replace(work, num_rows=min(work.num_rows, 20_000_000), num_shards=10_000)
-    for driver_ms, factor in ((4, 0.25), (4, 0.5), (4, 1.0), (4, 2.0), (1, 1.0), (2, 1.0), (8, 1.0)):
+    for driver_ms, factor in ((8, 0.5), (8, 1.0), (8, 2.0), (4, 1.0), (16, 1.0), (32, 1.0)):
         each = replace(work, row_seconds=work.row_seconds / factor)
         found = simulate(Scenario((each,), groups_of(size), of_driver(timings, driver_ms / 1e3))).passes[0]
         of_one = factor * size.rows_per_second
@@ -237,9 +240,6 @@ def main() -> None:
     print_outcome("the same on storage that answers in 5 ms", simulate(scenario_of(size, far)), size)
     lost = simulate(scenario_of(size, timings, Faults(losses_per_node_hour=0.001, preemptions_per_node_hour=0.05)))
     print_outcome("one run, a node lost in 1,000 h and a spot node preempted in 20 h", lost, size)
-    seconds = (timings.driver_seconds_per_dispatch + timings.driver_seconds_per_ack) / 4
-    larger = simulate(scenario_of(size, of_driver(timings, seconds)))
-    print_outcome("one run with parcels of four times the rows, which cost the driver as much", larger, size)
     part = Size(size.num_pages // arguments.runs, size.num_gpus // arguments.runs, size.rows_per_second)
     print_outcome(f"one of {arguments.runs} runs, each on its part of input and GPUs", simulate(scenario_of(part, timings)), part)
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from xl.engines.fleet import ENGINE_PARCEL_ROWS
+from xl.engines.fleet import MIN_PARCEL_ROWS
 from xl.errors import UserError
 from xl.execute import CPU_PARCEL_ROWS
 from xl.pages.manifest import _BUCKET_ROWS
@@ -25,10 +25,10 @@ PAGES_PER_FILE = 100_000
 class Timings(Strict):
     """Seconds that a run takes for other things than a row's own work."""
 
-    driver_seconds_per_dispatch: float = Field(0.002, ge=0)
-    """The driver hands a parcel to a worker. Assumed; the simulated cluster's point of saturation measures it."""
-    driver_seconds_per_ack: float = Field(0.002, ge=0)
-    """The driver takes the word that a parcel is committed. Assumed, as above. Both together are what saturates a driver."""
+    driver_seconds_per_dispatch: float = Field(0.004, ge=0)
+    """The driver hands a parcel to a worker: half of what it computes for one, as `python -m tests.bench scaling` measures it."""
+    driver_seconds_per_ack: float = Field(0.004, ge=0)
+    """The driver takes the word that a parcel is committed: the other half. Both together are what saturates a driver."""
     execution_start_seconds: float = Field(2.0, ge=0)
     """Ray Data plans an execution and starts its tasks. Assumed."""
     worker_start_cpu_seconds: float = Field(1.5, ge=0)
@@ -96,6 +96,8 @@ class PassWork:
     """Rows that an engine works on at once."""
     num_calls: int = 1
     """Parcels of rows that an engine has at once; what is beyond `num_parallel_rows` waits there for room."""
+    engine_parcel_rows: int = MIN_PARCEL_ROWS
+    """Rows of such a parcel."""
     replicas: tuple[int, int] = (1, 1)
     """Fewest and most engines."""
     engine_cpus: float = 0.0
@@ -112,7 +114,7 @@ class PassWork:
     @property
     def parcel_rows(self) -> int:
         """Rows that travel together."""
-        return ENGINE_PARCEL_ROWS if self.kind == "engines" else CPU_PARCEL_ROWS
+        return self.engine_parcel_rows if self.kind == "engines" else CPU_PARCEL_ROWS
 
     @property
     def num_files_written(self) -> int:

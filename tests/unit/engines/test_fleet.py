@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from xl.engines.fleet import MAX_ENGINE_DEATHS, MAX_FAILED_STARTS, SILENT_SECONDS, Fleet, num_calls
+from xl.engines.fleet import MAX_ENGINE_DEATHS, MAX_FAILED_STARTS, SILENT_SECONDS, Fleet, num_calls, parcel_rows
 from xl.recipe import Model
 
 SETTINGS = {"model": "scripted", "engine": "scripted", "gpus": 1, "replicas": [2, 6], "max_num_seqs": 8, "idle_seconds": 60}
@@ -26,6 +26,16 @@ def start(made: Fleet, number: int) -> None:
         name = made.name_next()
         made.starting[name] = name
         made.comes_up(name, chat=True)
+
+
+@pytest.mark.parametrize(
+    ("max_num_seqs", "rows", "calls"), [(1, 16, 2), (8, 16, 2), (32, 16, 8), (64, 16, 16), (256, 64, 16), (1024, 256, 16)]
+)
+def test_an_engine_has_four_times_what_it_batches_in_parcels_that_grow_with_it(max_num_seqs: int, rows: int, calls: int) -> None:
+    """So that neither an engine waits for rows, nor the driver is busy with parcels of the fast ones alone."""
+    model = MODEL.model_copy(update={"max_num_seqs": max_num_seqs})
+    assert (parcel_rows(model), num_calls(model)) == (rows, calls)
+    assert rows * calls >= 4 * max_num_seqs
 
 
 @pytest.mark.parametrize(("wanted", "num_started"), [(1, 2), (4, 4), (9, 6)])

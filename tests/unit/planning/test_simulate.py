@@ -19,7 +19,7 @@ FREE = Timings(**{name: 0.0 for name, field in Timings.model_fields.items() if f
 
 ROWS = 16_000
 PARCELS = ROWS // 16
-ASK = PassWork("pairs", "engines", ROWS, 8, 1.0, 1, 256, 16, (1, 1), 1.0, 1.0, groups=("gpu",))
+ASK = PassWork("pairs", "engines", ROWS, 8, 1.0, 1, 256, 16, 16, (1, 1), 1.0, 1.0, groups=("gpu",))
 """Rows that take a second each, 256 at a time in an engine that could not be fuller."""
 
 FILTER = PassWork("pages", "pages", 51_200, 100, 0.01)
