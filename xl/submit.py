@@ -35,6 +35,9 @@ UNREACHABLE_SECONDS = 900.0
 NOT_YET, MAX_SUBMITS = "No available agent", 24
 """What a job server says that has just come up, and how often it is asked again."""
 
+CLOSED_SECONDS = 1.0
+"""How long after the end of a job's log it is asked how the job ended."""
+
 POLL_SECONDS = 5.0
 
 SILENCE_SECONDS = 60.0
@@ -127,9 +130,12 @@ def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[st
 def _client(submission: Submission) -> Iterator[Any]:
     """A connection to the cluster's job server."""
     require("ray", "cpu")
+    from ray.dashboard.modules import dashboard_sdk
+    from ray.dashboard.modules.job import sdk
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each upload and each closed connection
+    for name in ("ray", sdk.__name__, dashboard_sdk.__name__):
+        logging.getLogger(name).setLevel(logging.WARNING)  # they tell of each upload and each closed connection
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
     os.environ["RAY_API_SERVER_ADDRESS"] = submission.cluster  # RAY_ADDRESS would beat what the client is told
     try:
@@ -192,10 +198,12 @@ def _follow(submission: Submission, job: str, console: Console) -> Ending:
 
     log, away_since = _Log(console), None
     while True:
+        pause = POLL_SECONDS
         try:
             with _client(submission) as client:
                 ended = _ending(client, job)  # before the log, which of a job that is not known any more says no more than 404
-                asyncio.run(log.follow(client, job))
+                if asyncio.run(log.follow(client, job)):
+                    pause = CLOSED_SECONDS
             away_since = None
             if ended is not None:
                 return ended
@@ -208,7 +216,7 @@ def _follow(submission: Submission, job: str, console: Console) -> Ending:
                 console.print(f"{submission.cluster} does not answer; waiting up to {left(UNREACHABLE_SECONDS)}", highlight=False)
             elif now - away_since > UNREACHABLE_SECONDS:
                 raise Unavailable(f"--cluster {submission.cluster} went away; the same command goes on when it is back") from None
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
 
 
 @dataclass
@@ -218,15 +226,19 @@ class _Log:
     console: Console
     num_shown: int = 0
 
-    async def follow(self, client: Any, job: str) -> None:
-        """Print what is new until the job has ended, or says nothing for a while: the connection may be gone without a word."""
+    async def follow(self, client: Any, job: str) -> bool:
+        """Print what is new until the cluster closes the log, as it does when the job has ended, and return True; or False when the job
+        says nothing for a while: the connection may be gone without a word.
+        """
         seen = 0
         lines = client.tail_job_logs(job)
         while True:
             try:
                 text = await asyncio.wait_for(anext(lines), SILENCE_SECONDS)
-            except (StopAsyncIteration, TimeoutError):
-                return
+            except StopAsyncIteration:
+                return True
+            except TimeoutError:
+                return False
             seen += len(text)
             if seen > self.num_shown:
                 new = text[max(0, len(text) - (seen - self.num_shown)) :]

@@ -17,10 +17,11 @@ from tests.bench.generation import generation
 from tests.bench.memory import driver_memory
 from tests.bench.scaling import scaling
 from tests.bench.serving import NUM_REQUESTS, serving
+from tests.bench.simulation import simulation
 from tests.bench.training import Setting, training
 from tests.bench.warm import RATED, WRITTEN, WarmRuns, save, told, warm_runs
 
-NAMES = ("filters", "generation", "chain", "rated", "processors", "memory", "scaling", "training", "serving")
+NAMES = ("filters", "generation", "chain", "rated", "processors", "memory", "scaling", "simulation", "training", "serving")
 
 
 def main() -> None:
@@ -56,6 +57,8 @@ def measure(wanted: tuple[str, ...], arguments: argparse.Namespace, folder: Path
         save(out, "memory", result)
     if "scaling" in wanted:
         save(out, "scaling", scaling(folder / "scaling"))
+    if "simulation" in wanted:
+        save(out, "simulation", simulation(folder / "simulation"))
     if "training" in wanted:
         (folder / "training").mkdir()
         setting = Setting(arguments.model, arguments.device, arguments.precision)

@@ -87,6 +87,7 @@ def served(server: JobServer) -> Iterator[str]:
 def submitted(server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: int = 3) -> tuple[int, str]:
     """Exit code and output of a submission."""
     monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(submit, "CLOSED_SECONDS", 0.01)
     monkeypatch.setattr(submit, "_environment", lambda _: {})
     console = Console(width=160, record=True, quiet=False)
     with served(server) as url:
