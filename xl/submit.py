@@ -130,11 +130,9 @@ def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[st
 def _client(submission: Submission) -> Iterator[Any]:
     """A connection to the cluster's job server."""
     require("ray", "cpu")
-    from ray.dashboard.modules import dashboard_sdk
-    from ray.dashboard.modules.job import sdk
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("ray", sdk.__name__, dashboard_sdk.__name__):
+    for name in ("ray", *(kind.__module__ for kind in JobSubmissionClient.mro())):
         logging.getLogger(name).setLevel(logging.WARNING)  # they tell of each upload and each closed connection
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
     os.environ["RAY_API_SERVER_ADDRESS"] = submission.cluster  # RAY_ADDRESS would beat what the client is told

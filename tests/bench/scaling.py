@@ -23,6 +23,7 @@ from xl.recipe import Model
 
 NUM_ENGINES = (1, 2, 4, 8)
 WRITER = {"model": "scripted", "engine": "scripted", "gpus": 1, "cpus": 0, "max_num_seqs": 8}
+MODEL = Model.model_validate(WRITER)
 DELAY_SECONDS, PASS_SECONDS = 4.0, 60
 FULL_TILT_ROWS = 6_000
 MIDDLE = (0.25, 0.75)
@@ -49,13 +50,12 @@ class Rate:
     @property
     def driver_ms_per_parcel(self) -> float:
         """What the driver computes for each parcel."""
-        return 1e3 * self.driver_cpu_share / self.rows_per_second * parcel_rows(Model.model_validate(WRITER))
+        return 1e3 * self.driver_cpu_share / self.rows_per_second * parcel_rows(MODEL)
 
 
 def of_one_engine() -> float:
     """Rows per second that an engine does by its settings."""
-    model = Model.model_validate(WRITER)
-    return num_calls(model) * parcel_rows(model) / DELAY_SECONDS
+    return num_calls(MODEL) * parcel_rows(MODEL) / DELAY_SECONDS
 
 
 def scaling(folder: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Timed:
 
     recipe: Path
     seconds: float
-    """Without what every command takes to begin and end."""
+    """Without what a command takes that finds nothing to do; joining the cluster is counted."""
     start_seconds: float
 
 
@@ -138,6 +138,9 @@ def _as_ray_up() -> dict[str, Any]:
         bounds = {"min_workers": counts[name], "max_workers": counts[name]} if counts[name] else {}
         types[name] = {"resources": resources, "labels": labels, "node_config": {}, **bounds}
     return {
-        **{"cluster_name": "local", "provider": {"type": "aws"}, "head_node_type": "head", "max_workers": sum(counts.values())},
+        "cluster_name": "local",
+        "provider": {"type": "aws"},
+        "head_node_type": "head",
+        "max_workers": sum(counts.values()),
         "available_node_types": types,
     }

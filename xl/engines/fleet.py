@@ -37,7 +37,7 @@ def workers_for(model: Model, num_engines: int) -> tuple[int, int]:
 
 def parcel_rows(model: Model) -> int:
     """Rows that travel to an engine together. The driver's work goes by parcels: wide engines, which are fast, have larger ones."""
-    return max(MIN_PARCEL_ROWS, _width(model) // 4)
+    return max(MIN_PARCEL_ROWS, width(model) // 4)
 
 
 def num_calls(model: Model) -> int:
@@ -45,10 +45,10 @@ def num_calls(model: Model) -> int:
 
     A parcel makes room for the next when its longest answer is there; until then most of its rows are done.
     """
-    return max(2, -(-4 * _width(model) // parcel_rows(model)))
+    return max(2, -(-4 * width(model) // parcel_rows(model)))
 
 
-def _width(model: Model) -> int:
+def width(model: Model) -> int:
     """Rows that are asked about side by side."""
     return model.concurrency if model.engine == "openai" else model.max_num_seqs
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from xl.engines.fleet import num_calls, parcel_rows
+from xl.engines.fleet import num_calls, parcel_rows, width
 from xl.errors import UserError
 from xl.pages.manifest import SHARD_ROWS
 from xl.planning.calibration import Calibration, Figure, StageRecord, ratio, share
@@ -303,10 +303,7 @@ def _unfilled(estimates: Sequence[PassEstimate], recipe: Recipe, stages: Sequenc
 
 def num_parallel_rows(model: Model) -> int:
     """Rows that an engine works on at once: those of a scripted one never wait for each other."""
-    given = num_calls(model) * parcel_rows(model)
-    if model.engine == "scripted":
-        return given
-    return min(given, model.concurrency if model.engine == "openai" else model.max_num_seqs)
+    return num_calls(model) * parcel_rows(model) if model.engine == "scripted" else width(model)
 
 
 def shards_of(num_pages: float) -> int:
