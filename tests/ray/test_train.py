@@ -76,8 +76,9 @@ def newest_workers(bench: Bench) -> int:
 
 
 def test_a_training_has_fewer_workers_when_a_node_is_lost_and_all_again_when_one_comes(bench: Bench) -> None:
-    # A schedule that does not depend on how many steps there are, since the test ends when it has seen both.
-    steady = {"schedule": "constant", "warmup_ratio": 0, "learning_rate": 1e-3, "zero": 2, "save_every": 8}
+    # A schedule that does not depend on how many steps there are, since the test ends when it has seen both. And slow learning: sums
+    # over one worker and over two round differently, which 600 undisturbed steps at 1e-3 grow to 3 % of the loss, and at 1e-4 to 1e-7.
+    steady = {"schedule": "constant", "warmup_ratio": 0, "learning_rate": 1e-4, "zero": 2, "save_every": 8}
     with local_cluster(num_pages=2, num_engines=0) as cluster:
         elastic = {"min_workers": 1, "resize_seconds": 5, "max_steps": 100_000}
         driver = start(bench, "elastic", "--address", cluster.address, **steady, **elastic)
@@ -95,7 +96,7 @@ def test_a_training_has_fewer_workers_when_a_node_is_lost_and_all_again_when_one
         driver.wait()
     losses = bench.losses("elastic")
     bench.fork(training("steady", **steady, max_steps=len(losses)))
-    assert losses == pytest.approx(bench.losses("steady"), rel=1e-3)
+    assert losses == pytest.approx(bench.losses("steady"), rel=1e-5)
 
 
 def test_a_mistake_is_one_line(bench: Bench) -> None:
