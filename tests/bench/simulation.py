@@ -16,12 +16,13 @@ from unittest import mock
 import yaml
 
 from cluster.local import GROUPS, LocalCluster, local_cluster
-from tests.support import ROOT, command, german_pages, recipe, succeeded, xl
+from tests.support import ROOT, command, german_pages, recipe
 from xl.methods import load_recipe
 from xl.planning.command import Request, answer
 from xl.planning.simulate import Outcome
 
 NUM_PAGES_NODES, NUM_ENGINES = 2, 4
+NUM_WARM_UP = 100
 TIMINGS = Path(__file__).with_name("local_timings.yaml")
 WRITER: dict[str, Any] = {"model": "scripted", "engine": "scripted", "gpus": 1, "cpus": 0, "max_num_seqs": 8, "delay_seconds": 2.0}
 
@@ -45,85 +46,63 @@ CASES = {
 }
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A node of an engine that is taken without notice, and replaced."""
-
-    seconds: float
-    """From the start of the command."""
-    start_seconds: float
-    """Of them, those before the run begins."""
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A run that was timed."""
-
-    recipe: Path
-    seconds: float
-    """Without what a command takes that finds nothing to do; joining the cluster is counted."""
-    start_seconds: float
-
-
 def simulation(folder: Path) -> dict[str, dict[str, float]]:
-    """Foretold seconds over measured ones, for each recipe undisturbed and with a lost node."""
+    """Foretold seconds over measured ones, for each recipe undisturbed and with a node of an engine lost halfway, and replaced."""
     found: dict[str, dict[str, float]] = {}
     with mock.patch.dict(os.environ, RAY_AUTH_MODE="token"), local_cluster(NUM_PAGES_NODES, NUM_ENGINES) as cluster:
         for number, (name, case) in enumerate(CASES.items()):
             at = folder / str(number)
+            if not found:  # nodes start most of their processes for the first run that they see
+                _run(cluster, case, NUM_WARM_UP, at / "warm-up")
             _run(cluster, case, case.num_calibration, at / "calibration")
-            timed = _run(cluster, case, case.num_pages, at / "undisturbed")
-            found[name] = {"undisturbed": _compared(f"{name}, undisturbed", timed, case, at)}
-            loss = Loss(timed.start_seconds + timed.seconds / 2, timed.start_seconds)
-            timed = _run(cluster, case, case.num_pages, at / "disturbed", loss)
-            found[name]["with a lost node"] = _compared(f"{name}, with a lost node", timed, case, at, loss)
+            seconds = _run(cluster, case, case.num_pages, at / "undisturbed")
+            found[name] = {"undisturbed": _compared(f"{name}, undisturbed", seconds, case, at / "undisturbed")}
+            lost_at = seconds / 2
+            seconds = _run(cluster, case, case.num_pages, at / "disturbed", lost_at)
+            found[name]["with a lost node"] = _compared(f"{name}, with a lost node", seconds, case, at / "disturbed", lost_at)
     return found
 
 
-def _run(cluster: LocalCluster, case: Case, num_pages: int, folder: Path, loss: Loss | None = None) -> Timed:
-    """Run the case's recipe; the same command once more, which finds nothing to do, says how long it takes to begin."""
+def _run(cluster: LocalCluster, case: Case, num_pages: int, folder: Path, lost_at: float | None = None) -> float:
+    """Seconds of the command that runs the case's recipe."""
     folder.mkdir(parents=True)
     path = recipe(folder / "recipe.yaml", german_pages(folder / "pages", num_pages, files=2), models=case.models, rating=case.rating)
     arguments = command("run", path, "--out", folder / "run", "--address", cluster.address)
     began = time.monotonic()
     with open(folder / "log", "w") as log:
         driver = subprocess.Popen(arguments, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-        if loss is not None:
-            time.sleep(loss.seconds)
+        if lost_at is not None:
+            time.sleep(lost_at)
             cluster.remove(cluster.nodes["engines"][0], graceful=False)
             cluster.add("engines")
         assert driver.wait() == 0, (folder / "log").read_text()[-4000:]
-    ended = time.monotonic()
-    succeeded(xl("run", path, "--out", folder / "run", "--address", cluster.address))
-    start_seconds = time.monotonic() - ended
-    return Timed(path, ended - began - start_seconds, start_seconds)
+    return time.monotonic() - began
 
 
-def _compared(name: str, timed: Timed, case: Case, folder: Path, loss: Loss | None = None) -> float:
+def _compared(name: str, seconds: float, case: Case, folder: Path, lost_at: float | None = None) -> float:
     """Foretold over measured seconds."""
-    outcome = _foretold(timed.recipe, case, folder, loss)
-    ratio = outcome.seconds / timed.seconds
-    print(f"{name}: {outcome.seconds:.0f} s foretold, {timed.seconds:.0f} s measured, {ratio:.3f}", flush=True)
-    return ratio
+    foretold = _foretold(case, folder, lost_at).seconds
+    print(f"{name}: {foretold:.0f} s foretold, {seconds:.0f} s measured, {foretold / seconds:.3f}", flush=True)
+    return foretold / seconds
 
 
-def _foretold(path: Path, case: Case, folder: Path, loss: Loss | None) -> Outcome:
-    """What the simulation says."""
+def _foretold(case: Case, folder: Path, lost_at: float | None) -> Outcome:
+    """What the simulation says of the run in this folder."""
     cluster, losses = folder / "cluster.yaml", folder / "losses"
     cluster.write_text(yaml.safe_dump(_as_ray_up()))
-    if loss is not None:
-        losses.write_text(f"{loss.seconds - loss.start_seconds}\n")
+    if lost_at is not None:
+        losses.write_text(f"{lost_at}\n")
     request = Request(
         folder / "plan",
-        calibration=folder / "calibration" / "run",
+        calibration=folder.parent / "calibration" / "run",
         cluster=cluster,
         num_pages=case.num_pages,
         timings=TIMINGS,
         simulate=True,
-        preemptions=str(losses) if loss is not None else None,
+        preemptions=str(losses) if lost_at is not None else None,
         notice_seconds=0,
     )
-    simulated = answer(load_recipe(path), request).simulation
+    simulated = answer(load_recipe(folder / "recipe.yaml"), request).simulation
     assert simulated is not None
     return simulated
 

@@ -45,6 +45,7 @@ def scenario_of(
     num_pages = round(found.num_pages.value)
     works: list[PassWork] = []
     too_short: list[str] = []
+    started: set[str] = set()
     if isinstance(recipe, PageRecipe):
         repeated = repeated_seconds_per_row(num_pages, timings)
         works.append(PassWork("input", "input", num_pages, num_files, timings.index_seconds_per_row, survey_seconds_per_row=repeated))
@@ -52,7 +53,9 @@ def scenario_of(
         files = num_files if number == 0 and isinstance(recipe, PageRecipe) else 0
         work = _work(each, recipe, stages, cluster, shards_of(num_pages), files)
         measured = replace(work, num_rows=each.measured_rows, num_shards=min(num_shards, max(1, each.measured_rows)), num_files=0)
-        row_seconds, is_long = fit_row_seconds(measured, each.measured_workers, each.measured_seconds, timings)
+        key = work.engine_key if work.kind == "engines" else ""
+        row_seconds, is_long = fit_row_seconds(measured, each.measured_workers, each.measured_seconds, timings, key in started)
+        started.add(key)
         too_short += [] if is_long else [each.name]
         works.append(replace(work, row_seconds=row_seconds))
     return Fitted(Scenario(tuple(works), cluster.groups, timings, faults, seed), too_short)
@@ -85,7 +88,9 @@ def _work(each: PassEstimate, recipe: Recipe, stages: list[Stage], cluster: Clus
     )
 
 
-def fit_row_seconds(work: PassWork, num_workers: float, seconds: float, timings: Timings) -> tuple[float, bool]:
+def fit_row_seconds(
+    work: PassWork, num_workers: float, seconds: float, timings: Timings, engines_are_up: bool = False
+) -> tuple[float, bool]:
     """Seconds of a row with which a pass takes so long on so many engines or CPUs, and whether there is such a number.
 
     Without one the start-ups alone take longer than the pass did; what comes back then is the plain quotient.
@@ -95,22 +100,27 @@ def fit_row_seconds(work: PassWork, num_workers: float, seconds: float, timings:
         return naive, True
 
     def taken(row_seconds: float) -> float:
-        return simulate(_alone(replace(work, row_seconds=row_seconds), num_workers, timings)).passes[0].seconds
+        return seconds_alone(replace(work, row_seconds=row_seconds), num_workers, timings, engines_are_up)
 
     found = _solve(taken, seconds, naive)
     return (naive, False) if found is None else (found, True)
 
 
-def _alone(work: PassWork, num_workers: float, timings: Timings) -> Scenario:
-    """The pass by itself, as `Pipeline` measures it: engines are up, and what comes before and after is not counted."""
-    at_once = dict.fromkeys(("engine_start_seconds", "node_boot_seconds", "footer_seconds", "missing_seconds"), 0.0)
+def seconds_alone(work: PassWork, num_workers: float, timings: Timings, engines_are_up: bool) -> float:
+    """How long a pass takes as `Pipeline` measures it: from its first engine on, and without what comes before and after.
+
+    Engines beyond the fewest start within it, unless a pass before it has had them.
+    """
+    not_within = dict.fromkeys(("node_boot_seconds", "footer_seconds", "missing_seconds"), 0.0)
+    timings = timings.model_copy(update=not_within | ({"engine_start_seconds": 0.0} if engines_are_up else {}))
     if work.kind != "engines":
-        groups = (NodeGroup("pages", "pages", num_workers, min_nodes=1),)
-        return Scenario((work,), groups, timings.model_copy(update=at_once))
-    count = max(1, round(num_workers))
-    engines = NodeGroup("engines", "engines", max(1.0, work.engine_cpus), work.engine_gpus, count, count)
-    work = replace(work, replicas=(count, count), groups=("engines",))
-    return Scenario((work,), (NodeGroup("pages", "pages", 4 * count, min_nodes=1), engines), timings.model_copy(update=at_once))
+        outcome = simulate(Scenario((work,), (NodeGroup("pages", "pages", num_workers, min_nodes=1),), timings))
+    else:
+        count = max(1, round(num_workers))
+        engines = NodeGroup("engines", "engines", max(1.0, work.engine_cpus), work.engine_gpus, count, count)
+        work = replace(work, replicas=(min(work.replicas[0], count), count), groups=("engines",))
+        outcome = simulate(Scenario((work,), (NodeGroup("pages", "pages", 4 * count, min_nodes=1), engines), timings))
+    return outcome.passes[0].seconds * (1 - outcome.passes[0].waiting_ratio)
 
 
 def _solve(taken: Callable[[float], float], seconds: float, guess: float) -> float | None:

@@ -69,8 +69,10 @@ class Node:
     is_leaving: bool = False
     """It was told that it will be taken away, and takes no more rows."""
     is_gone: bool = False
-    loading: int = 0
-    """Number of the load of a model that is under way or was the last."""
+    has_model: bool = False
+    """Its engines have loaded their model, or are about to."""
+    num_models: int = 0
+    """Models that it has been given so far."""
 
 
 @dataclass(eq=False)
@@ -107,14 +109,12 @@ class Fleet:
         return sum(group.max_nodes for group in self.groups)
 
     def want(self, count: int, key: str = "") -> None:
-        """Have so many nodes from now on, or as many as there may be; `key` names the model that they are to have loaded."""
+        """Have so many nodes ready from now on, or as many as there may be; `key` names the model that they are to have loaded."""
         self._wanted = min(count, self.most)
         if key != self._key:
             self._key = key
             for node in self.nodes:
-                node.is_ready = False
-                if node.is_up:
-                    self._load(node)
+                node.is_ready = node.has_model = False
         self._grow()
 
     def ready(self) -> list[Node]:
@@ -143,6 +143,7 @@ class Fleet:
             there = sum(node.group is group for node in self.nodes)
             for _ in range(min(group.max_nodes - there, self._wanted - sum(not node.is_leaving for node in self.nodes))):
                 self.clock.at(self.clock.now + self.timings.node_boot_seconds, self._come_up, self._order(group))
+        self._load()
 
     def _order(self, group: NodeGroup) -> Node:
         node = Node(group, self.clock.now)
@@ -154,20 +155,25 @@ class Fleet:
         if node.is_gone:
             return
         node.is_up = True
-        self._load(node)
+        self._load()
         lifetime, is_preempted = self._lifetime(node.group)
         if math.isfinite(lifetime):
             self.clock.at(self.clock.now + lifetime, self._preempt if is_preempted else self._lose, node)
 
-    def _load(self, node: Node) -> None:
-        node.loading += 1
-        if self.load_seconds:
-            self.clock.at(self.clock.now + self.load_seconds, self._be_ready, node, node.loading)
-        else:
-            self._be_ready(node, node.loading)
+    def _load(self) -> None:
+        """Give the model to as many nodes as are wanted."""
+        staying = [node for node in self.nodes if node.is_up and not node.is_leaving]
+        without = [node for node in staying if not node.has_model]
+        for node in without[: max(0, self._wanted - len(staying) + len(without))]:
+            node.has_model = True
+            node.num_models += 1
+            if self.load_seconds:
+                self.clock.at(self.clock.now + self.load_seconds, self._be_ready, node, node.num_models)
+            else:
+                self._be_ready(node, node.num_models)
 
-    def _be_ready(self, node: Node, loading: int) -> None:
-        if node.is_gone or loading != node.loading:
+    def _be_ready(self, node: Node, model: int) -> None:
+        if node.is_gone or not node.has_model or model != node.num_models:
             return
         node.is_ready = True
         self._note(node.group)

@@ -29,6 +29,8 @@ class Timings(Strict):
     """The driver hands a parcel to a worker: half of what it computes for one, as `python -m tests.bench scaling` measures it."""
     driver_seconds_per_ack: float = Field(0.004, ge=0)
     """The driver takes the word that a parcel is committed: the other half. Both together are what saturates a driver."""
+    run_start_seconds: float = Field(10.0, ge=0)
+    """The command loads its code and joins the cluster, and the processes of its first tasks start. Assumed."""
     execution_start_seconds: float = Field(2.0, ge=0)
     """Ray Data plans an execution and starts its tasks. Assumed."""
     worker_start_cpu_seconds: float = Field(1.5, ge=0)

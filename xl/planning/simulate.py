@@ -108,7 +108,8 @@ class _Run:
     def play(self) -> Outcome:
         """All passes, and the end of the run."""
         self._pages.want(self._pages.most)
-        outcomes = [self._pass(work) for work in self._scenario.passes]
+        self._alone(self._timings.run_start_seconds)
+        outcomes = [self._pass(work, self._scenario.passes[number + 1 :]) for number, work in enumerate(self._scenario.passes)]
         self._alone(FINAL_FOOTERS * sum(work.num_files_written for work in self._scenario.passes) * self._timings.footer_seconds)
         seconds = self._clock.now
         hours = {group.name: seconds / 3600 for group in self._scenario.groups if group.pool == "head"}
@@ -130,8 +131,9 @@ class _Run:
             self._rows_per_unit,
         )
 
-    def _pass(self, work: PassWork) -> PassOutcome:
+    def _pass(self, work: PassWork, after: Sequence[PassWork]) -> PassOutcome:
         began, driver_before, alone_before = self._clock.now, self._driver.busy_seconds, self._alone_seconds
+        self._expect(work, after)
         fleet, tally = self._begin(work), Tally()
         waited = self._clock.now - began
         if work.kind in ("input", "whole"):
@@ -170,21 +172,28 @@ class _Run:
             bottleneck,
         )
 
+    def _expect(self, work: PassWork, after: Sequence[PassWork]) -> None:
+        """While CPUs work, have the fewest engines of the pass start that asks next (`Pipeline._expect_engine`)."""
+        asking = next((each for each in after if each.kind == "engines"), None)
+        if work.kind in ("pages", "whole") and asking and asking.engine_gpus:
+            self._want(asking, asking.replicas[0])
+
     def _begin(self, work: PassWork) -> Fleet:
-        """Have the nodes that the pass wants, and wait for the first of them."""
-        if work.kind != "engines":
-            fleet = self._pages
-        elif self._engines.groups:
-            fleet = self._engines
-            wanted = min(work.replicas[1], -(-work.num_rows // (work.num_calls * work.parcel_rows)))
-            fleet.want(_num_nodes(max(wanted, work.replicas[0]), work, fleet.groups), work.engine_key)
-        else:  # engines on CPUs, or an endpoint
-            fleet = self._pages
+        """Have the fewest nodes that the pass may have, and wait for the first of them."""
+        fleet = self._engines if work.kind == "engines" and self._engines.groups else self._pages
+        if fleet is self._engines:
+            self._want(work, work.replicas[0])
+        elif work.kind == "engines":  # on CPUs, or an endpoint
             if work.engine_cpus and work.engine_key != self._key:
                 self._clock.advance(self._clock.now + self._timings.engine_start_seconds)
             self._key = work.engine_key
         self._wait_for(fleet)
         return fleet
+
+    def _want(self, work: PassWork, num_engines: int) -> None:
+        """Have nodes for so many engines of a pass, and for no more than it may have."""
+        if self._engines.groups:
+            self._engines.want(_num_nodes(min(num_engines, work.replicas[1]), work, self._engines.groups), work.engine_key)
 
     def _wait_for(self, fleet: Fleet) -> None:
         while not fleet.ready():
@@ -192,11 +201,12 @@ class _Run:
 
     def _execute(self, work: PassWork, fleet: Fleet, shards: list[int], tally: Tally) -> None:
         timings, began = self._timings, self._clock.now
-        self._alone(timings.execution_start_seconds)
         if work.kind == "engines":
-            rooms = [engines_per_node(node.group, work.engine_cpus, work.engine_gpus) for node in fleet.ready()]
-            num_workers = -(-min(work.replicas[1], sum(rooms)) // ENGINES_PER_WORKER)
+            num_engines = max(work.replicas[0], min(work.replicas[1], -(-sum(shards) // (work.num_calls * work.parcel_rows))))
+            self._want(work, num_engines)
+            num_workers = -(-num_engines // ENGINES_PER_WORKER)
             self._alone(timings.worker_start_cpu_seconds * -(-num_workers // self._num_cpus()))
+        self._alone(timings.execution_start_seconds)
         self._wait_for(fleet)
         sizes, cores = self._sizes(work, shards, fleet), timings.machine_cores
         slowdown = max(1.0, self._num_cpus() / cores) if cores else 1.0

@@ -16,7 +16,7 @@ from tests.unit.planning.test_cluster import PRICES, RAY_UP, written
 from xl.errors import UserError
 from xl.folder import RunFolder
 from xl.planning.calibration import given, ratio, read_calibration, read_training, share
-from xl.planning.fit import fit_row_seconds
+from xl.planning.fit import fit_row_seconds, seconds_alone
 from xl.planning.scenario import PassWork, Timings, read_timings, read_trace
 from xl.planning.training import estimate_training
 from xl.store import write_json
@@ -217,14 +217,12 @@ def test_shards_that_agree_leave_the_binomial_interval_and_those_that_do_not_wid
 
 def test_the_calibrations_own_seconds_come_out_of_its_simulation() -> None:
     """A row's time is found again from the time of a whole pass, start-ups and last round included."""
-    from xl.planning.fit import _alone
-    from xl.planning.simulate import simulate
-
-    for kind, shards in (("engines", 3), ("pages", 4), ("whole", 4)):
-        work = PassWork(kind, kind, 5_000, shards, 0.7, 1, 128, 8, engine_cpus=1.0, engine_gpus=1.0)  # type: ignore[arg-type]
-        seconds = simulate(_alone(work, 2, Timings())).passes[0].seconds
-        assert fit_row_seconds(work, 2, seconds, Timings())[0] == pytest.approx(0.7, rel=0.05)
-        _, is_long_enough = fit_row_seconds(work, 2, 0.001, Timings())
+    timings = Timings(engine_start_seconds=10)
+    for kind, shards, engines_are_up in (("engines", 3, False), ("engines", 3, True), ("pages", 4, False), ("whole", 4, False)):
+        work = PassWork(kind, kind, 5_000, shards, 0.7, 1, 128, 8, replicas=(1, 2), engine_cpus=1.0, engine_gpus=1.0)  # type: ignore[arg-type]
+        seconds = seconds_alone(work, 2, timings, engines_are_up)
+        assert fit_row_seconds(work, 2, seconds, timings, engines_are_up)[0] == pytest.approx(0.7, rel=0.05)
+        _, is_long_enough = fit_row_seconds(work, 2, 0.001, timings, engines_are_up)
         assert not is_long_enough
 
 

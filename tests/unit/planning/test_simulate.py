@@ -98,6 +98,18 @@ def test_nodes_and_engines_that_are_not_there_yet_are_waited_for() -> None:
     assert [(change.num_paid, change.num_ready) for change in waiting.timeline if change.group == "gpu"] == [(1, 0), (1, 1)]
 
 
+def test_the_fewest_engines_start_while_pages_are_filtered_and_the_others_when_rows_are_there() -> None:
+    late = FREE.model_copy(update={"engine_start_seconds": 40.0})
+    ask = replace(ASK, replicas=(1, 2), row_seconds=4.0)
+    found = simulate(Scenario((FILTER, ask), cluster(2), late))
+    pages, pairs = found.passes
+    assert pages.seconds == pytest.approx(51_200 * 0.01 / 8, rel=0.05) and pages.seconds > 40
+    assert [round(change.seconds - pages.seconds) for change in found.timeline if change.num_ready == 2] == [40]
+    # The first engine works alone for as long as the second starts.
+    assert pairs.seconds == pytest.approx(40 + (ROWS - 40 / 4 * 256) * 4 / 512, rel=0.05) and pairs.waiting_ratio == 0
+    assert simulate(Scenario((ask,), cluster(2), late)).seconds == pytest.approx(40 + pairs.seconds)
+
+
 def test_a_lost_node_costs_the_rows_in_its_engine_and_the_time_of_its_replacement() -> None:
     groups, timings = cluster(spot=True), FREE.model_copy(update={"node_boot_seconds": 30.0})
     faults = Faults(preemption_times=(10.5,), notice_seconds=0)
