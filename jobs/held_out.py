@@ -40,7 +40,8 @@ def main(
     if not isinstance(recipe, Recipe) or not recipe.seeds or not recipe.seeds.num_held_out:
         raise UserError(f"{run}: its recipe has no `seeds` with `num_held_out`, so there is nothing to measure with")
     models, trainings = resolve_models(recipe, opened)
-    roles = {"prompted": (recipe.model_for("writer"), find_model(recipe.model_for("writer")))}
+    untrained = {"prompted": recipe.model_for("writer"), "prompted_rater": recipe.model_for("rater")}
+    roles = {name: (model, find_model(model)) for name, model in untrained.items()}
     own = {"trained": "writer", "evaluator": "rater"}
     roles |= {name: (recipe.model_for(role), models[role]) for name, role in own.items() if role in trainings}
     with locked(opened), ray_session(address), Engines(console) as engines:

@@ -21,8 +21,9 @@ def clean_run(run: RunFolder) -> int:
     """
     with locked(run.whole):
         info = run.info
-        if not info.get("finished"):
-            raise UserError(f"{run.root} is not finished; `xl clean` would take what it still needs")
+        arms = [RunFolder(path.parent) for path in sorted(run.root.glob("arms/*/run.json"))]
+        if unfinished := [each.root for each in (run, *arms) if not each.info.get("finished")]:
+            raise UserError(f"{unfinished[0]} is not finished; `xl clean` would take what it still needs")
         # It stands there before the first shard is emptied: from then on the run cannot go on, whatever ends this.
         run.write_info({**info, "cleaned": True})
         own = [stage for stage in info["stages"][:-1] if not run.is_shared(stage)]

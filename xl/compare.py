@@ -1,13 +1,16 @@
 """`xl compare`: runs side by side on the questions that all of them were asked, with paired differences.
 
-An arm is a model of one run, or of several runs that differ in their seed alone. Scores are paired by question and language; a question's
-languages are drawn together, for they are not independent. With several seeds an arm, seeds are drawn as well as questions: what a new
-training would give is as uncertain as what other questions would.
+An arm is a model of one run, or of several runs that differ in their seed alone. Scores are paired by question, its wording and its
+language; a question's languages are drawn together, for they are not independent. With several seeds an arm, seeds are drawn as well as
+questions: what a new training would give is as uncertain as what other questions would.
 """
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -18,6 +21,7 @@ from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.judged import judged_rows, read_judged
 from xl.evaluate.benchmarks.results import scored_answers
 from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.task import Item
 from xl.evaluate.exam import examine
 from xl.evaluate.intervals import (
     Estimate,
@@ -32,10 +36,20 @@ from xl.evaluate.judge import verdicts_of
 from xl.evaluate.language import Verdict
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.winrate import Pair, pair_up, win_rate
-from xl.folder import RunFolder, open_run
+from xl.folder import RunFolder, differences, open_run, plain
+from xl.methods import check_recipe
+from xl.records import Row
+from xl.settings import semantic
 
-Question = tuple[str, str]
-"""A question's key, and its language."""
+
+class Question(NamedTuple):
+    """What pairs scores: a question that two runs worded otherwise, or had answered otherwise, is not the same."""
+
+    key: str
+    lang: str
+    wording: str = ""
+    """Digest of all that the model was shown, and of how its answer was drawn."""
+
 
 Scores = Mapping[Question, float]
 """From 0 to 1; nothing for a question that was not scored."""
@@ -65,19 +79,22 @@ class Figure:
 
 
 def parse_arms(texts: Sequence[str]) -> list[Arm]:
-    """Arms from `[NAME=]RUN[:ROLE]`; arms of the same name are seeds of one. A single run stands for its base and its tuned model.
+    """Arms from `[NAME=]RUN[:ROLE]`; those that are given the same name are seeds of one. A single run stands for its base and its
+    tuned model.
 
     Raises:
         UserError: there is nothing to compare.
     """
     runs: dict[str, list[Path]] = {}
     roles: dict[str, str] = {}
+    folders = Counter(Path(text.partition(":")[0]).name for text in texts)
     for text in texts:
         name, equals, place = text.rpartition("=")
         path, colon, role = place.rpartition(":")
         if not colon:
             path, role = place, "tuned"
-        name = name if equals else Path(path).name + (f":{role}" if colon else "")
+        if not equals:
+            name = (Path(path).name if folders[Path(path).name] == 1 else path) + (f":{role}" if colon else "")
         if roles.setdefault(name, role) != role:
             raise UserError(f"{text}: the arm {name!r} is {roles[name]!r} in another run; give this one another NAME=")
         runs.setdefault(name, []).append(Path(path))
@@ -92,8 +109,11 @@ def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:
     """Every measure that all arms have, over all languages and in each.
 
     Raises:
-        UserError: a run is missing or has no such role, or the arms have no measure in common.
+        UserError: a run is missing or has no such role, the runs of an arm differ in more than their seeds, or the arms have no measure in
+            common.
     """
+    for arm in arms:
+        _check_seeds(arm)
     measured = [[_measures(open_run(path), arm.role) for path in arm.runs] for arm in arms]
     names = [name for name in measured[0][0] if all(name in one for every in measured for one in every)]
     if not names:
@@ -109,6 +129,16 @@ def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:
     ]
 
 
+def _check_seeds(arm: Arm) -> None:
+    """Refuse runs that are not trainings of one recipe by different seeds: their difference would count as the seeds' spread."""
+    known = [run for run in map(open_run, arm.runs) if "recipe" in run.info] if len(arm.runs) > 1 else []
+    wanted = [plain(semantic(check_recipe(run.info["recipe"], str(run.root)).model_copy(update={"arms": {}}))) for run in known]
+    for run, settings in zip(known[1:], wanted[1:], strict=True):
+        keys = [change for change in differences("", wanted[0], settings) if change.partition(":")[0].rpartition(".")[2] != "seed"]
+        if keys:
+            raise UserError(f"{run.root}: not another seed of {known[0].root}, for {'; '.join(keys)}. Give it a name of its own")
+
+
 def compare_scores(measure: str, scores: Mapping[str, Sequence[Scores]], seed: int) -> list[Figure]:
     """A measure over all languages and in each; `scores` has, by arm, those of each of its seeds.
 
@@ -118,13 +148,13 @@ def compare_scores(measure: str, scores: Mapping[str, Sequence[Scores]], seed: i
     shared = sorted(set.intersection(*(set(one) for every in scores.values() for one in every)))
     if not shared:
         raise UserError(f"{measure}: the runs were not asked the same questions")
-    languages = sorted({lang for _, lang in shared})
+    languages = sorted({question.lang for question in shared})
     choices = (None, *languages) if len(languages) > 1 else (None,)
-    return [_figure(measure, lang, [q for q in shared if lang in (None, q[1])], scores, seed) for lang in choices]
+    return [_figure(measure, lang, [q for q in shared if lang in (None, q.lang)], scores, seed) for lang in choices]
 
 
 def _figure(measure: str, lang: str | None, questions: list[Question], scores: Mapping[str, Sequence[Scores]], seed: int) -> Figure:
-    keys, weights = [key for key, _ in questions], equal_weights([lang for _, lang in questions])
+    keys, weights = [question.key for question in questions], equal_weights([question.lang for question in questions])
     tables = {arm: np.array([[one[question] for question in questions] for one in every]) for arm, every in scores.items()}
     estimates = {arm: estimate_mean(table.mean(axis=0).tolist(), keys, seed, weights) for arm, table in tables.items()}
     first, *others = tables
@@ -153,10 +183,10 @@ def _answer_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
     if not evaluated.info or role not in evaluated.info["evaluate"]["arms"]:
         return
     rows = finished_rows(evaluated, "verdicts")
-    yield "in the wanted language", {(row["prompt"], row["lang"]): float(row[f"verdict_{role}"] == Verdict.RIGHT) for row in rows}
+    yield "in the wanted language", {asked(row): float(row[f"verdict_{role}"] == Verdict.RIGHT) for row in rows}
     if f"fits_{role}" in rows[0]:
         scored = [row for row in rows if row[f"fits_{role}"] is not None]
-        yield "fits its own prompt best", {(row["prompt"], row["lang"]): float(row[f"fits_{role}"]) for row in scored}
+        yield "fits its own prompt best", {asked(row): float(row[f"fits_{role}"]) for row in scored}
     yield from _judged_measure(evaluated, role)
 
 
@@ -174,13 +204,27 @@ def _judged_measure(evaluated: RunFolder, role: str) -> Iterator[tuple[str, Scor
         yield _wins(f"{reference} ({model})" if model else reference, names["judge"], judging["kind"]), _preferences(pairs)
 
 
+def asked(row: Row) -> Question:
+    """The question of a row of `verdicts`."""
+    return Question(row["prompt"], row["lang"], _digest(row["request"]))
+
+
+def _posed(item: Item) -> Question:
+    drawn = (item.max_tokens, item.temperature, item.top_p) if item.is_request else ()
+    return Question(item.key, item.lang, _digest(repr((item.prompt, item.choices, drawn))))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 def _wins(reference: str, judge: str, kind: str) -> str:
     """The name of a measure: another judge, or another reference, is another one, which is not to be subtracted from this one."""
     return f"wins against {reference}, judged by {judge} ({kind})"
 
 
 def _preferences(pairs: Iterable[Pair]) -> Scores:
-    return {(pair.prompt, pair.lang): pair.preference for pair in pairs if pair.preference is not None}
+    return {Question(pair.prompt, pair.lang): pair.preference for pair in pairs if pair.preference is not None}
 
 
 def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores]]:
@@ -192,7 +236,7 @@ def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores
         answers = scored_answers(folder, task["task"], role)
         for measure in BENCHMARKS[task["task"]].measures:
             having = [one for one in answers if measure in one.measures]
-            yield f"{task['task']} {measure}", {(one.item.key, one.item.lang): one.measures[measure] for one in having}
+            yield f"{task['task']} {measure}", {_posed(one.item): one.measures[measure] for one in having}
         if (found := read_judged(folder, Task.model_validate(task), role, seed=0)) and found.overall.rate:
             pairs = pair_up(verdicts_of(judged_rows(folder, task["task"], role), role, "reference", found.kind))
             yield f"{task['task']} {_wins(found.reference, found.judge, found.kind)}", _preferences(pairs)

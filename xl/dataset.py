@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xl.pages.contamination import document_key
 from xl.records import Row
 from xl.store import StageStore
 from xl.train.prompts import request
@@ -31,6 +32,7 @@ DATASET_SCHEMA = pa.schema(
         ("tag", pa.string()),
         ("source", pa.string()),
         ("url", pa.string()),
+        ("document", pa.string()),
         ("topic", pa.string()),
         ("margin", pa.float64()),
         ("rating", pa.float64()),
@@ -54,6 +56,7 @@ FIELDS = [
     ("tag", "the component's tag, which a style of training can be given by"),
     ("source", "name of the pages' source"),
     ("url", "where the page was found"),
+    ("document", "what translations of a text, or its parts, have in common: they belong on one side of any split"),
     ("topic", "verb and object of the instruction"),
     ("margin", "likelihood margin in nats per token: how much the instruction raises the text's likelihood over other pages' instructions"),
     ("rating", "expected level of the prompted or trained rater, 0 (bad) to 2 (good)"),
@@ -78,6 +81,7 @@ def pair_of(row: Row, method: str, models: Mapping[str, str]) -> Row:
     response = response_of(row)
     return {
         **{name: row.get(name) for name in DATASET_SCHEMA.names},
+        "document": row.get("document") or (document_key(row["url"]) if row.get("url") else None),
         "request": asked,
         "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": response}],
         "response": response,

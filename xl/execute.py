@@ -21,6 +21,9 @@ from xl.worker import FromManifest, FromStage, Plan, RowWorker, pack, plan_of, r
 MAX_FRUITLESS_ROUNDS = 3
 """A pass goes on with what dying workers and nodes have left open, round after round, unless so many rounds in a row get nothing done."""
 
+MAX_TASK_RETRIES = 3
+"""A task whose process dies is tried so often again before its round ends; Ray Data by itself would try a row that kills it for ever."""
+
 CPU_PARCEL_ROWS = 512
 
 CPU_PARCELS, ENGINE_PARCELS = 500, 1_000
@@ -222,10 +225,16 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
     data = ray.data.from_items(items, override_num_blocks=len(items))
     # Ray Data fuses steps that want the same of Ray, and a fused reader would feed its worker at most four tables at once. So the reader
     # says something of its own, which is the default: a worker process may read without end.
-    reading = {"num_cpus": 0, "max_calls": 0, "compute": ray.data.TaskPoolStrategy(min(len(items), num_waiting_tasks()))}
+    reading = {
+        "num_cpus": 0,
+        "max_calls": 0,
+        "max_retries": MAX_TASK_RETRIES,
+        "compute": ray.data.TaskPoolStrategy(min(len(items), num_waiting_tasks())),
+    }
     data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", **reading)
     if plan.model is None:
-        data = data.map_batches(work_here, fn_args=(plan_reference,), batch_size=None, batch_format="pyarrow", num_cpus=1)
+        here = {"num_cpus": 1, "max_retries": MAX_TASK_RETRIES}
+        data = data.map_batches(work_here, fn_args=(plan_reference,), batch_size=None, batch_format="pyarrow", **here)
     else:
         arguments = {"fn_constructor_args": (plan,), "compute": _workers(plan, plan.model, shards)}
         data = data.map_batches(RowWorker, batch_size=None, batch_format="pyarrow", num_cpus=0, **arguments)
@@ -267,24 +276,27 @@ def _read(batch: pa.Table, plan_reference: Any) -> Iterator[pa.Table]:
 
 def run_whole(
     stage: WholeStage, store: StageStore, before: StageStore, shards: list[InputShard], schema: pa.Schema, progress: StageProgress
-) -> None:
-    """Survey all rows in one task, then decide about them shard by shard, side by side."""
+) -> list[str]:
+    """Survey all rows in one task, then decide about them shard by shard, side by side. Returns the stage's remarks."""
     import ray
 
     names = [shard.name for shard in shards]
-    surveying = ray.remote(_survey).options(**placement.options(placement.beside_engines()))
-    state = surveying.remote(stage, before, names)
+    surveying = ray.remote(_survey).options(num_returns=2, **placement.options(placement.beside_engines()))
+    state, remarks = surveying.remote(stage, before, names)
     for ledger in parallel(_decide, ((stage, store, before, shard, schema, state) for shard in shards)):
         progress.advance(sum(ledger.values()), **ledger)
+    found: list[str] = ray.get(remarks)
+    return found
 
 
-def _survey(stage: WholeStage, before: StageStore, names: list[str]) -> Any:
+def _survey(stage: WholeStage, before: StageStore, names: list[str]) -> tuple[Any, list[str]]:
     def tables() -> Iterator[pa.Table]:
         for name in names:
             table = before.read(name, [*stage.needs, "status"])
             yield table.filter(pa.compute.equal(table["status"], Status.KEPT.value)).drop_columns("status")
 
-    return stage.survey(tables())
+    state = stage.survey(tables())
+    return state, stage.remarks(state) if stage.remarks else []
 
 
 def _decide(stage: WholeStage, store: StageStore, before: StageStore, shard: InputShard, schema: pa.Schema, state: Any) -> dict[str, int]:

@@ -21,6 +21,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -131,6 +132,8 @@ def open_finished_run(root: Path) -> RunFolder:
 
 def claim(root: Path) -> RunFolder:
     """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(root)):
+        raise UserError(f"--out {root}: runs are on file systems, for they are locked and renamed; mount the store, or give a folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         foreign = [] if (root / "run.json").exists() else contents(root)
@@ -243,6 +246,8 @@ def check_fingerprints(
             f"the recipe differs from the one that began {run.root}: {listed}. This touches {', '.join([*stale, *unknown])}. "
             "Use --redo to redo those and keep the rest, --fresh to start over, or another --out"
         )
+    if run.info.get("finished"):  # from here on it is not, whatever ends this
+        run.write_info({**run.info, "finished": None})
     for name in names:
         # Open shards of a fused pass hold rows of the stages after it as well.
         shutil.rmtree(run.store(name).log_folder, ignore_errors=True)

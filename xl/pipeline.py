@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from xl import folder, placement
 from xl.engines.models import ResolvedModel, prepare, resolve
 from xl.errors import UserError
 from xl.folder import RunFolder
-from xl.progress import StageProgress, left
+from xl.progress import StageProgress, left, waiting
 from xl.recipe import Model
 from xl.stage import RowStage, Stage, WholeStage, fingerprints, passes, schema_after
 from xl.store import InputShard, Ledger, PassStores, StageStore
@@ -82,7 +83,7 @@ class Engines:
             self.make_room(needs_of(model), placement.of(model, model.gpus), model.replicas[0], key)
         plan = replace(plan, model=model, resolved=resolved, engine_key=key, host=self.host)
         started = time.monotonic()
-        with self._console.status(f"starting the engine of {model.model}"):
+        with waiting(self._console, f"starting the engine of {model.model} ({_wanted(model)})"):
             chat = asyncio.run(_open_once(open_engine, plan))
         if time.monotonic() - started > 1:
             self._console.print(f"engine of {model.model} ready after {left(time.monotonic() - started)}", highlight=False)
@@ -140,10 +141,23 @@ class Engines:
             ray.get(self.host.close.remote())
 
 
+def _wanted(model: Model) -> str:
+    """What an engine wants of its machine, in words."""
+    if model.engine == "openai":
+        return str(model.url)
+    kind = f" {model.accelerator}" if model.accelerator else ""
+    labels = "".join(f", {name}={value}" for name, value in model.labels.items())
+    return f"{model.gpus:g} GPUs{kind}, {model.cpus:g} CPUs{labels}"
+
+
 def _key(role: Role) -> str:
-    """What engines of the same model and settings have in common."""
+    """What engines of the same model and settings have in common.
+
+    The digest of a model that a run trains for itself names what it is made of, and arms that made theirs of other rows have others:
+    the real path tells them apart.
+    """
     model, resolved = role
-    return json.dumps([model.model_dump(mode="json"), resolved.digest])
+    return json.dumps([model.model_dump(mode="json"), resolved.digest, os.path.realpath(resolved.path)])
 
 
 async def _open_once(open_engine: Callable[[Any], Any], plan: Any) -> bool:
@@ -264,8 +278,10 @@ class Pipeline:
         self.engines.make_room_for_a_cpu()
         started = time.monotonic()
         with StageProgress(self.console, stage.name, sum(shard.num_rows for shard in shards)) as progress:
-            run_whole(stage, store, before, shards, schema, progress)
-        self.run.write_stage_info(stage.name, {**self.run.stage_info(stage.name), "input": marker})
+            remarks = run_whole(stage, store, before, shards, schema, progress)
+        for remark in remarks:
+            self.console.print(f"{stage.name}: {remark}", highlight=False, markup=False)
+        self.run.write_stage_info(stage.name, {**self.run.stage_info(stage.name), "input": marker, "remarks": remarks})
         self._add_seconds(stage.name, time.monotonic() - started)
 
     def _add_seconds(self, stage: str, seconds: float, plan: Any = None) -> None:

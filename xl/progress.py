@@ -1,7 +1,10 @@
 """Progress on the terminal: rows of a stage or steps of a training, rates and time left. A bar for a person, lines for a log."""
 
+import contextlib
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 LOG_INTERVAL_SECONDS = 10.0
+WAITING_INTERVAL_SECONDS = 60.0
 
 
 def left(seconds: float) -> str:
@@ -20,6 +24,30 @@ def left(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@contextlib.contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Tell what is waited for: a person by a spinner, a log by a line after ten seconds and one each minute."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+        return
+    done, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        pause = LOG_INTERVAL_SECONDS
+        while not done.wait(pause):
+            console.print(f"{what}, for {left(time.monotonic() - began)} now", highlight=False, markup=False)
+            pause = WAITING_INTERVAL_SECONDS
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 class _Rates(ProgressColumn):

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -83,6 +84,8 @@ class Model(Placed):
             raise ValueError(f"replicas: [{low}, {high}] is not a range of at least one")
         if self.engine == "openai" and not self.url:
             raise ValueError("engine: openai needs the endpoint's `url`, such as http://127.0.0.1:8000/v1")
+        if self.url and (urlsplit(self.url).query or "@" in urlsplit(self.url).netloc):
+            raise ValueError("`url` has a query or a user in it, and would be kept with the run; give keys in `api_key_env`")
         for key, engine in _READ_BY.items():
             if self.engine != engine and getattr(self, key) != Model.model_fields[key].default:
                 raise ValueError(f"`{key}` belongs to engine: {engine}, not to engine: {self.engine}")

@@ -28,6 +28,7 @@ from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, ro
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import SourceFile
 from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
+from xl.progress import waiting
 from xl.recipe import PageRecipe, Recipe
 from xl.records import PAGE_SCHEMA, Row
 from xl.settings import semantic
@@ -199,10 +200,11 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
     for model in dict.fromkeys(model for job in todo for model in job.models.values()):
         prepare(model)
     with contextlib.ExitStack() as session:
-        with main.console.status("starting Ray"):
+        with waiting(main.console, "starting Ray"):
             session.enter_context(ray_session(main.options.address, main.options.num_cpus))
         session.enter_context(main.engines)
-        folder.check_shared(main.run)
+        with waiting(main.console, "waiting for a node for pages that sees the run's folder"):
+            folder.check_shared(main.run)
         _send_code(main.recipe.method)
         for job in todo:
             if job is not main:
@@ -313,12 +315,13 @@ def _take_pages(job: Job, recipe: PageRecipe) -> list[str]:
 def _take_rows(job: Job) -> list[str]:
     """Take the rows that the method reads through its stages; returns the names of their shards."""
     rows, schema = load_method(job.recipe.method).rows(job.recipe)
-    taken: Counter[str] = Counter()
+    taken: Counter[tuple[str | None, ...]] = Counter()
     limit = job.options.limit
 
     def within_limit(row: Row) -> bool:
-        taken[row["lang"]] += 1
-        return limit is None or taken[row["lang"]] <= limit
+        kind = tuple(row.get(name) for name in ("method", "direction", "request_lang", "lang"))
+        taken[kind] += 1
+        return limit is None or taken[kind] <= limit
 
     take_rows(job.pipeline(), list(filter(within_limit, rows)), schema, INPUT)
     return summary.shard_names(job.run)

@@ -50,6 +50,8 @@ class WholeStage:
     decide: Callable[[Any, Row], Columns | Drop | None]
     adds: pa.Schema
     settings: Mapping[str, Any] = field(default_factory=dict)
+    remarks: Callable[[Any], list[str]] | None = None
+    """What users should read about the state, a line each: in the terminal, the report and the dataset's card."""
 
 
 Stage = RowStage | WholeStage

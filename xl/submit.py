@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -158,6 +159,8 @@ def _explained(submission: Submission) -> Iterator[None]:
     except OSError as error:
         raise Unavailable(f"--cluster {submission.cluster}: no Ray cluster answers there ({type(error).__name__})") from None
     except (RuntimeError, ValueError) as error:
+        if re.search(r"status code 5\d\d", str(error)):  # a head that is coming up
+            raise Unavailable(f"--cluster {submission.cluster}: {' '.join(str(error).split())}") from None
         raise UserError(f"--cluster {submission.cluster}: {' '.join(str(error).split())}") from None
 
 

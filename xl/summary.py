@@ -304,12 +304,18 @@ def notices(run: RunFolder, recipe: Recipe) -> list[str]:
         for role, model in info["models"].items()
     ]
     if info.get("limit"):
-        lines.append(f"limited to {info['limit']:,} pages per language")
+        what = "pages per language" if isinstance(recipe, PageRecipe) else "rows per method, direction and language"
+        lines.append(f"limited to {info['limit']:,} {what}")
     if info.get("attempts", 1) > 1:
         lines.append(f"the run was continued {info['attempts'] - 1} times")
     if (recipe.evaluate or recipe.benchmarks) and not recipe.contamination.drop:
         lines.append("Warning: contamination.drop is off. What the models are evaluated on may be in the dataset; scores may be too good.")
-    return lines
+    return [*lines, *(f"{stage}: {remark}" for stage, remark in remarks(run))]
+
+
+def remarks(run: RunFolder) -> list[tuple[str, str]]:
+    """What stages had to say, each with the stage's name."""
+    return [(stage, remark) for stage in run.info["stages"] for remark in run.stage_info(stage).get("remarks", ())]
 
 
 def _example(row: Row) -> ExamplePair:
@@ -345,6 +351,7 @@ def card(run: RunFolder, recipe: Recipe, names: list[str]) -> str:
             licences=licences,
             ledger=stages,
             fields=dataset.FIELDS,
+            remarks=remarks(run),
             version=info["environment"].get("xl", ""),
         )
     )

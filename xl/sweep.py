@@ -21,11 +21,11 @@ from typing import Any
 from rich.console import Console
 
 from xl import placement
-from xl.compare import Scores
+from xl.compare import Scores, asked
 from xl.errors import UserError, require
 from xl.evaluate.intervals import Estimate, Interval, difference_interval, equal_weights, estimate_mean
 from xl.evaluate.language import Verdict
-from xl.evaluate.prompts import load_prompts
+from xl.evaluate.prompts import QUESTION_SEED, load_prompts
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.settings import Evaluate
 from xl.folder import RunFolder, contents, differences, locked, plain
@@ -114,7 +114,7 @@ def select(trials: Sequence[Trial], seed: int) -> Selection:
         UserError: all trainings diverged.
     """
     questions = sorted(set.intersection(*(set(trial.scores) for trial in trials)))
-    keys, weights = [key for key, _ in questions], equal_weights([lang for _, lang in questions])
+    keys, weights = [question.key for question in questions], equal_weights([question.lang for question in questions])
     scores = {trial.learning_rate: [trial.scores[question] for question in questions] for trial in trials}
     accuracy = {rate: estimate_mean(every, keys, seed, weights) for rate, every in scores.items()}
     losses = {trial.learning_rate: loss_estimate(trial.losses, seed) for trial in trials}
@@ -136,7 +136,7 @@ def claimed(sweep: Sweep, fresh: bool) -> Iterator[None]:
     Raises:
         UserError: the folder holds something else, or a sweep with other settings; or the prompts cannot be read.
     """
-    load_prompts(sweep.evaluate.prompts, sweep.languages, sweep.seed)  # a mistake there is better found before hours of training
+    load_prompts(sweep.evaluate.prompts, sweep.languages, QUESTION_SEED)  # a mistake there is better found before hours of training
     sweep.out.mkdir(parents=True, exist_ok=True)
     with locked(RunFolder(sweep.out)):
         begun = sweep.out / "settings.json"
@@ -271,5 +271,5 @@ def _answer(sweep: Sweep, folder: Path) -> None:
 def _read_trial(sweep: Sweep, learning_rate: float) -> Trial:
     losses = HeldOutLosses(**read_json(sweep.marker(learning_rate)) or {})
     rows = finished_rows(RunFolder(sweep.trial(learning_rate) / "evaluation"), "verdicts")
-    scores = {(row["prompt"], row["lang"]): float(row["verdict_tuned"] == Verdict.RIGHT) for row in rows}
+    scores = {asked(row): float(row["verdict_tuned"] == Verdict.RIGHT) for row in rows}
     return Trial(learning_rate, losses, scores)

@@ -51,6 +51,14 @@ def test_cleaning_an_arm_leaves_its_run_as_it_is(run: RunFolder, arm: RunFolder)
     assert kept(run) == {"pages": 1, "pairs": 1, "dataset": 1} and "cleaned" not in run.info
 
 
+def test_a_run_whose_arm_is_not_done_is_left_alone(run: RunFolder, arm: RunFolder) -> None:
+    """The arm would start from rows that the run has."""
+    arm.write_info({**arm.info, "finished": None})
+    with pytest.raises(UserError, match=r"arms/strict is not finished"):
+        clean_run(run)
+    assert set(kept(run).values()) == {1}
+
+
 def test_a_cleaning_that_is_cut_short_leaves_its_mark(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: Path) -> int:
         raise KeyboardInterrupt

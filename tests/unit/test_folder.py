@@ -79,6 +79,11 @@ def test_a_kill_while_a_run_starts_over_leaves_no_stage_that_has_lost_its_settin
     assert all((stage / "stage.json").exists() for stage in (tmp_path / "stages").glob("*"))
 
 
+def test_object_storage_is_not_taken_for_a_folder_of_that_name() -> None:
+    with pytest.raises(UserError, match="--out s3:/bucket/run: runs are on file systems"):
+        claim(Path("s3://bucket/run"))
+
+
 def test_a_folder_that_cannot_be_locked_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "lease").write_text("")  # stands for a folder that may not be written: administrators may write any
     with pytest.raises(UserError, match=f"--out {tmp_path}: File exists"), locked(claim(tmp_path)):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from xl import submit
 from xl.errors import Unavailable, UserError
-from xl.submit import Submission, entrypoint
+from xl.submit import Submission, _explained, entrypoint
 
 
 class JobServer:
@@ -115,6 +115,14 @@ def test_a_job_that_failed_is_tried_again_unless_the_user_made_a_mistake(
     server = JobServer(exit_codes=[exit_code])
     code, _ = submitted(server, tmp_path, monkeypatch)
     assert server.num_submitted == num_submitted and code == (exit_code if num_submitted == 1 else 0)
+
+
+def test_a_head_that_is_coming_up_is_waited_for() -> None:
+    submission = Submission("http://127.0.0.1:8265", [], "/out", Path())
+    with pytest.raises(Unavailable, match="status code 500"), _explained(submission):
+        raise RuntimeError("Request failed with status code 500: no GCS yet.")
+    with pytest.raises(UserError, match="status code 404"), _explained(submission):
+        raise RuntimeError("Request failed with status code 404: no such job.")
 
 
 def test_no_line_of_the_log_is_shown_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

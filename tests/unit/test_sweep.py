@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from xl.compare import Question
 from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.evaluate.settings import Evaluate
@@ -17,7 +18,7 @@ NUM_PROMPTS = 30
 
 def trial(rate: float, num_right: int, loss: float) -> Trial:
     """A trial that answers so many of 30 prompts in the wanted language, in each of two languages."""
-    scores = {(f"p{n}", lang): float(n < num_right) for n in range(NUM_PROMPTS) for lang in ("de", "tr")}
+    scores = {Question(f"p{n}", lang): float(n < num_right) for n in range(NUM_PROMPTS) for lang in ("de", "tr")}
     return Trial(rate, HeldOutLosses([10 * loss, 20 * loss, 30 * loss * 1.1], [10, 20, 30]), scores)
 
 

@@ -77,6 +77,8 @@ class Fleet:
     """Of engines that were up, without those that went with their nodes."""
     num_failed_starts: int = 0
     """In a row, up to now."""
+    has_been_up: bool = False
+    """Whether an engine ever was: the model can be loaded."""
     num_up_at_once: int = 0
     """The most that were up together since work began."""
     _loads: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -151,6 +153,7 @@ class Fleet:
     def comes_up(self, name: str, chat: bool) -> None:
         """An engine is ready for rows."""
         self.up[name] = self.starting.pop(name)
+        self.has_been_up = True
         self.chat, self.num_failed_starts = chat, 0
         self.num_up_at_once = max(self.num_up_at_once, len(self.up))
 

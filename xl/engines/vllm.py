@@ -59,7 +59,7 @@ class VLLMEngine:
         from vllm.sampling_params import RequestOutputKind
 
         prefix = list(self._tokenizer.encode(prompt))
-        target = list(self._tokenizer.encode(continuation, add_special_tokens=False))[:max_tokens]
+        target = self._continued(prompt, prefix, continuation)[:max_tokens]
         tokens = prefix + target
         if len(tokens) >= self._max_len:
             raise RequestFailed(f"prompt too long: {len(tokens)} tokens, the model takes {self._max_len}")
@@ -71,6 +71,16 @@ class VLLMEngine:
         entries = (await self._generate(TokensPrompt(prompt_token_ids=tokens), parameters)).prompt_logprobs
         pairs = zip(entries[len(prefix) :], target, strict=True)
         return Score(tuple(float(entry[token].logprob) for entry, token in pairs), prompt_tokens=len(tokens))
+
+    def _continued(self, prompt: str, prefix: list[int], continuation: str) -> list[int]:
+        """The tokens of the continuation where it stands: some tokenizers write another mark at the beginning of a text.
+
+        Where prompt and continuation share a token it is tokenised by itself.
+        """
+        both = list(self._tokenizer.encode(prompt + continuation))
+        if both[: len(prefix)] == prefix:
+            return both[len(prefix) :]
+        return list(self._tokenizer.encode(continuation, add_special_tokens=False))
 
     async def close(self) -> None:
         """End the engine's processes."""

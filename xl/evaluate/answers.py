@@ -85,7 +85,9 @@ def fit(settings: Evaluate) -> AsyncStep:
     return step
 
 
-async def _fits(row: Row, text: str, context: Context, settings: Evaluate) -> bool:
+async def _fits(row: Row, text: str, context: Context, settings: Evaluate) -> bool | None:
+    if not row["contrasts"]:  # the language has no other prompt
+        return None
     if not any(map(str.isalpha, text)):
         return False
     instructions = (row["instruction"], *row["contrasts"])

@@ -49,6 +49,8 @@ def _ask_hub(function: str, path: str, **arguments: Any) -> Any:
     library = require("datasets", "eval")
     try:
         return getattr(library, function)(path, **arguments)
-    except (OSError, ValueError, library.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
+        if "scripts are no longer supported" in problem:
+            problem += "; try `revision: refs/convert/parquet`, or download its files and give their folder"
         raise UserError(f"{path}: neither a file nor a dataset that the hub gives: {problem}") from None

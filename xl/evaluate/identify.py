@@ -69,10 +69,8 @@ def py3langid(languages: frozenset[str] | None = None) -> Identifier:
         label, confidence = _py3langid(languages).classify(text)
         return _known(label, confidence)
 
-    def knows(lang: str) -> bool:
-        return lang in {canonical_language(label) for label in _py3langid(languages).labels}
-
-    return Identifier("py3langid", identify, knows)
+    known = functools.cache(lambda: {canonical_language(label) for label in _py3langid(languages).labels})
+    return Identifier("py3langid", identify, lambda lang: lang in known())
 
 
 @functools.cache

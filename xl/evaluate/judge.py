@@ -42,8 +42,8 @@ class Judging(Strict):
     answer whose marks have the greater sum over both orders wins."""
     rubric: bool = False
     """Whether each answer is also marked from 1 to 5 for precision, informativeness, naturalness and objectivity."""
-    max_answer_chars: int = Field(2000, ge=100)
-    """The judge sees so much of an answer, and is told when that is not all."""
+    max_answer_chars: int | None = Field(2000, ge=100)
+    """The judge sees so much of an answer, and is told when that is not all; null shows it everything."""
     max_tokens: int = Field(32, ge=8)
     """Room for the two marks of `scores`."""
 
@@ -234,7 +234,8 @@ def _is_identical(answer: str, other: str) -> bool:
 
 def _shown(answer: str, settings: Judging) -> str:
     """As much of an answer as the judge sees."""
-    return answer if len(answer) <= settings.max_answer_chars else clip(answer, settings.max_answer_chars) + _CUT
+    most = settings.max_answer_chars
+    return answer if most is None or len(answer) <= most else clip(answer, most) + _CUT
 
 
 def _merged(parts: Iterable[Columns | Drop | None]) -> Columns:

@@ -71,7 +71,10 @@ def check_known(wanted: str, identifiers: Sequence[Identifier]) -> None:
 
 
 def judge_text(text: str, wanted: str, identifiers: Sequence[Identifier]) -> Decision:
-    """The same for a text, or a line of one, that `strip_foreign` has been over; the identifiers are trusted to know the language."""
+    """The same for a text, or a line of one, that `strip_foreign` has been over.
+
+    An identifier that does not know the wanted language cannot deny it: with one such of two, the script must be a foreign one as well.
+    """
     characters = count_characters(text)
     if not characters.num_letters:
         return Decision(Verdict.SKIPPED, reason="empty")
@@ -81,7 +84,7 @@ def judge_text(text: str, wanted: str, identifiers: Sequence[Identifier]) -> Dec
     named = [lang if confidence > MIN_CONFIDENCE else None for lang, confidence in found]
     if any(is_language(lang, wanted) for lang in named):
         return Decision(Verdict.RIGHT, wanted)
-    denials = [lang for lang in named if lang is not None]
+    denials = [lang for lang, asked in zip(named, identifiers, strict=True) if lang is not None and asked.knows(wanted)]
     if len(denials) == len(identifiers) or (denials and _is_foreign_script(characters, wanted)):
         return Decision(Verdict.WRONG, denials[0] if len(set(denials)) == 1 else DISPUTED)
     return Decision(Verdict.SKIPPED, reason="undecided")

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -75,10 +76,15 @@ def _left_out(run: RunFolder) -> dict[str, dict[str, int]]:
 
 
 def _arm(rows: list[Row], arm: Arm, settings: Evaluate, seed: int) -> ArmResult:
+    """An arm's figures. Over all languages the interval is one over prompts: the answers to one prompt are not independent."""
     decisions = [(row["lang"], Decision(Verdict(row[f"verdict_{arm}"]), row[f"found_{arm}"])) for row in rows]
     repetition = _share(rows, f"repetitive_{arm}", seed)
-    fit = _share(rows, f"fits_{arm}", seed) if settings.num_others else None
-    return ArmResult(arm, LABELS[arm], language_report(decisions), repetition, fit)
+    is_known = settings.num_others > 0 and any(row[f"fits_{arm}"] is not None for row in rows)
+    fit = _share(rows, f"fits_{arm}", seed) if is_known else None
+    report = language_report(decisions)
+    overall = estimate_mean([float(right) for right in _is_right(rows, arm)], [row["prompt"] for row in rows], seed)
+    accuracy = replace(report, overall=replace(report.overall, interval=(overall.low, overall.high)))
+    return ArmResult(arm, LABELS[arm], accuracy, repetition, fit)
 
 
 def _share(rows: list[Row], column: str, seed: int) -> Estimate:

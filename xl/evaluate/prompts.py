@@ -86,6 +86,10 @@ class _Prompt(NamedTuple):
     reference: str | None
 
 
+QUESTION_SEED = 7
+"""Draws which questions are asked and how they are worded. It is no run's own: runs that differ in their seed are asked the same."""
+
+
 def load_prompts(settings: PromptSet, languages: Sequence[str], seed: int) -> PromptLoad:
     """The prompts of a set in the languages wanted, in the set's order.
 

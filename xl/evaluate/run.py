@@ -20,7 +20,7 @@ from xl import folder
 from xl.errors import UserError
 from xl.evaluate import answers, exam
 from xl.evaluate.judge import Judging, judge_pair, pair_settings, rate_answer, rubric_prompt
-from xl.evaluate.prompts import PROMPT_SCHEMA, load_prompts
+from xl.evaluate.prompts import PROMPT_SCHEMA, QUESTION_SEED, load_prompts
 from xl.evaluate.rows import is_only_derived, model_settings, take_rows
 from xl.evaluate.settings import Evaluate
 from xl.folder import RunFolder, plain
@@ -60,7 +60,7 @@ def run_evaluation(
     Raises:
         UserError: the prompts, the settings, a model or the folder are for the user to mend.
     """
-    loaded = load_prompts(evaluation.settings.prompts, evaluation.languages, evaluation.seed)
+    loaded = load_prompts(evaluation.settings.prompts, evaluation.languages, QUESTION_SEED)
     excluded = sum(loaded.excluded.values(), Counter[str]())
     if excluded:
         told = ", ".join(f"{reason} {count:,}" for reason, count in excluded.most_common())
@@ -83,7 +83,7 @@ def _prepared(rows: list[Row], evaluation: Evaluation) -> list[Row]:
     """The rows with the style behind their requests, and with a column that says whose answers are scored for `fit`: those to prompts
     that a seeded hash puts first."""
     settings = evaluation.settings
-    prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: row_seed(evaluation.seed, prompt, "fit"))
+    prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: row_seed(QUESTION_SEED, prompt, "fit"))
     scored = set(prompts[: settings.num_fit_prompts])
     return [{**row, "request": " ".join(filter(None, (row["request"], settings.style))), "scored": row["prompt"] in scored} for row in rows]
 
@@ -93,7 +93,7 @@ def evaluation_stages(evaluation: Evaluation) -> list[Stage]:
     settings = evaluation.settings
     plan: list[Stage] = []
     if settings.num_others:
-        plan.append(draw_contrasts(settings.num_others, evaluation.seed))
+        plan.append(draw_contrasts(settings.num_others, QUESTION_SEED))
     examples = _examples(evaluation)
     for arm in settings.arms:
         role = "tuned" if arm == "tuned" else "base"

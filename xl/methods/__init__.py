@@ -66,6 +66,8 @@ def arm_of(recipe: Recipe, arm: str, name: str = "recipe") -> Recipe:
 def _merged(data: Any, changes: Any) -> Any:
     if not (isinstance(data, dict) and isinstance(changes, dict)):
         return changes
+    if "preset" in changes:  # it stands for the components, those of the recipe or of its own preset
+        data = {key: value for key, value in data.items() if key != "components"}
     return {**data, **{key: _merged(data.get(key), value) for key, value in changes.items()}}
 
 

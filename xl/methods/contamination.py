@@ -1,12 +1,15 @@
 """The stage that keeps what a recipe evaluates on out of its dataset; every method has it, just before the dataset is drawn."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
+from xl.errors import UserError
 from xl.evaluate.benchmarks.references import read_references
-from xl.evaluate.benchmarks.run import Benchmarking, read_items
-from xl.evaluate.prompts import load_prompts
+from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.task import Item
+from xl.evaluate.prompts import QUESTION_SEED, load_prompts
 from xl.pages.contamination import drop_contaminated, index_benchmarks
-from xl.recipe import Recipe
+from xl.recipe import PageRecipe, Recipe
 from xl.stage import Stage
 
 
@@ -25,16 +28,24 @@ def evaluated_texts(recipe: Recipe) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = {}
     if recipe.evaluate:
         prompts = recipe.evaluate.prompts
-        rows = load_prompts(prompts, recipe.evaluate.languages or recipe.languages, recipe.seed).rows
+        rows = load_prompts(prompts, recipe.evaluate.languages or recipe.languages, QUESTION_SEED).rows
         instructions = dict.fromkeys(row["instruction"] for row in rows)
         texts["prompts"] = [*instructions, *(row["reference"] for row in rows if row["reference"])]
-    if recipe.benchmarks:
-        items, _ = read_items(
-            Benchmarking(tuple(task.model_copy(update={"limit": None}) for task in recipe.benchmarks), recipe.languages, recipe.seed, {})
-        )
-        for item in items:
-            texts.setdefault(item["task"], []).append(item["text"])
     for task in recipe.benchmarks:
+        found = texts.setdefault(task.task, [])
+        for item in _items(task, recipe):
+            found += filter(None, (item.text, item.question))
         if task.reference:
-            texts[task.task] += read_references(task.reference, task.languages or recipe.languages).answers.values()
+            found += read_references(task.reference, task.languages or recipe.languages).answers.values()
     return texts
+
+
+def _items(task: Task, recipe: Recipe) -> Iterator[Item]:
+    """All that a benchmark asks, also in the languages that rows begin in or pass through: translated, they would give its answers away."""
+    source, asked = task.source(QUESTION_SEED), task.languages or recipe.languages
+    yield from task.benchmark.load(source, asked).items
+    pages = recipe.page_languages if isinstance(recipe, PageRecipe) else ()
+    for lang in dict.fromkeys((*recipe.languages, *pages, "en")):
+        if lang not in asked:
+            with contextlib.suppress(UserError):  # the benchmark is not in this language
+                yield from task.benchmark.load(source, (lang,)).items

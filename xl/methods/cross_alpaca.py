@@ -169,7 +169,7 @@ def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
             pa.schema([("instruction", pa.string()), ("request", pa.string()), ("language", pa.string())]),
             {"templates": templates(), "seed": recipe.seed},
         ),
-        *uncontaminated(recipe, ("request", "response")),
+        *uncontaminated(recipe, ("instruction", "request", "response")),
         mix(recipe.mixture, recipe.languages, recipe.seed),
     ]
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 from rich.console import Console
 
 from xl.ask import Ask, AsyncStep, Columns, Context, Drop
-from xl.errors import require
+from xl.errors import UserError, require
 from xl.evaluate.intervals import Estimate, Interval, estimate_mean
 from xl.evaluate.rows import finished_rows, take_rows
 from xl.folder import RunFolder, check_fingerprints
 from xl.methods.rounds import is_hard, rater_auc
 from xl.methods.x_instruction import Recipe
+from xl.pages.scripts import folded
 from xl.pairs.rate import Rating, likelihood_margin, logprobs_after, rate_pair, rated_or_null
 from xl.pairs.rating_set import PAIR_SCHEMA, pair_rows, rating_set
 from xl.pairs.reverse import reverse_instruction
@@ -73,7 +74,8 @@ def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: 
     Args:
         recipe: with `seeds.num_held_out`.
         run: the finished run's folder.
-        roles: `prompted` (the writer before its training), and `trained` and `evaluator` where there are such models.
+        roles: `prompted` and `prompted_rater` (writer and rater before their training), and `trained` and `evaluator` where there are
+            such models.
         engines: the run's.
         console: for progress.
 
@@ -101,9 +103,13 @@ def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: 
 def _seed_rows(held_out: Sequence[Seed], every: Sequence[Seed], seed: int) -> list[Row]:
     rows = []
     for pair in held_out:
-        others = [other for other in every if other.lang == pair.lang and other.id != pair.id]
+        own = folded(pair.response)
+        others = [other for other in every if other.lang == pair.lang and folded(other.response) != own]
         others.sort(key=lambda other: seeded_rank(seed, "others", pair.id, other.id))
-        texts = [other.response for other in others[: NUM_PAGES - 1]]
+        texts = [*dict.fromkeys(other.response for other in others)][: NUM_PAGES - 1]
+        if len(texts) < NUM_PAGES - 1:
+            lacking = f"{pair.language} has {len(texts) + 1} different texts among the seeds"
+            raise UserError(f"seeds: {lacking}; to look for one among {NUM_PAGES} takes as many")
         values = {"text": pair.response, "true_instruction": pair.instruction, "others": texts}
         rows.append({"id": pair.id, "lang": pair.lang, "language": pair.language, **values})
     return rows
@@ -173,7 +179,7 @@ def _retrieved(writers: list[str], num_tokens: int) -> AsyncStep:
 def _rating(recipe: Recipe, raters: list[str], roles: Mapping[str, Role]) -> list[Stage]:
     plan: list[Stage] = []
     for rater in raters:
-        role = "evaluator" if rater == "trained" else "prompted"
+        role = "evaluator" if rater == "trained" else "prompted_rater"
         if rater == "margin":
             step, column, ask = likelihood_margin(recipe.rating), "margin", None
         else:

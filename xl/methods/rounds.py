@@ -118,8 +118,10 @@ def _agreement(rows: list[Row], seed: int) -> Agreement | None:
 
 
 def is_hard(row: Row) -> bool:
-    """Whether a pair of the rating set is a seed pair, or a bad one that is hard to tell from it."""
-    return row["kind"] in ("seed", *HARD_KINDS)
+    """Whether a pair of the rating set is a seed pair, or a bad one that is hard to tell from it; with questions about a detail belong
+    the passages that answer them, for else their wording alone would tell.
+    """
+    return row["kind"] in ("seed", "passage", *HARD_KINDS)
 
 
 def rater_auc(rows: list[Row], column: str, seed: int) -> tuple[float, Interval]:

@@ -181,7 +181,7 @@ def _diversified(recipe: Recipe) -> list[Stage]:
     if not recipe.diversity:
         return [choose_pairs(quota, most, recipe.seed)]
     return [
-        choose_pairs(None, most, recipe.seed, name="capped"),
+        choose_pairs(quota, most, recipe.seed, name="capped", drawn_later=True),
         cluster_instructions(recipe.diversity, find_model_folder(recipe.diversity.model), recipe.seed),
         draw_equally(quota, recipe.seed),
     ]

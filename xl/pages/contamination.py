@@ -7,11 +7,9 @@ must be the whole of the other text.
 
 import functools
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -21,14 +19,15 @@ from pydantic import Field
 
 from xl.ask import Columns, Drop
 from xl.errors import UserError
-from xl.pages.scripts import is_unspaced, words
-from xl.records import Row, seeded_rank
+from xl.pages.scripts import folded_words, is_unspaced
+from xl.records import Row
 from xl.settings import Strict
 from xl.stage import RowStage
 
 Hashes = npt.NDArray[np.uint64]
 
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_UNTELLING_NAMES = ("", "index", "default", "home")
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
@@ -60,7 +59,7 @@ class BenchmarkIndex:
 
     def find(self, text: str) -> str | None:
         """Name of the benchmark that the text has most n-grams in common with; None for a clean text."""
-        tokens = _tokens(text)
+        tokens = folded_words(text)
         hashes = np.append(_n_grams(tokens, self.num_words, self.num_chars), _whole(tokens))
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
         owners = self.owners[places[self.hashes[places] == hashes]]
@@ -79,7 +78,7 @@ def index_benchmarks(benchmarks: Mapping[str, Iterable[str]], num_words: int = 1
     names = tuple(sorted(benchmarks))
     by_benchmark = []
     for name in names:
-        of_texts = [_n_grams(tokens, num_words, num_chars, or_whole=True) for text in benchmarks[name] if (tokens := _tokens(text))]
+        of_texts = [_n_grams(tokens, num_words, num_chars, or_whole=True) for text in benchmarks[name] if (tokens := folded_words(text))]
         if not of_texts:
             raise UserError(f"contamination: the benchmark {name!r} has no text to look for; give its prompts or leave it out")
         by_benchmark.append(np.unique(np.concatenate(of_texts)))
@@ -103,10 +102,6 @@ def _look_up(index: BenchmarkIndex, columns: tuple[str, ...], row: Row) -> Colum
 
 def _drop_found(row: Row) -> Drop | None:
     return Drop("contaminated") if row["contaminated_by"] else None
-
-
-def _tokens(text: str) -> list[str]:
-    return words(unicodedata.normalize("NFKC", text).casefold())
 
 
 def _n_grams(tokens: list[str], num_words: int, num_chars: int, or_whole: bool = False) -> Hashes:
@@ -149,11 +144,7 @@ def _hash(word: str) -> int:
 def document_key(url: str) -> str:
     """What the translations of a document have in common in their URLs: the file name, without the page's place in it (`#3`).
 
-    A URL without a file name is a document of its own.
+    A URL without a file name, or with one that every site has, is a document of its own.
     """
-    return PurePosixPath(unquote(urlsplit(url).path)).name or url
-
-
-def split_by_document(key: str, seed: int, heldout_ratio: float = 0.1) -> Literal["train", "heldout"]:
-    """On which side of the split a document is. The key alone decides, so that all its languages and paragraphs stay together."""
-    return "heldout" if seeded_rank(seed, "split", key) < heldout_ratio * 2**64 else "train"
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    return url if name.partition(".")[0].casefold() in _UNTELLING_NAMES else name

@@ -133,6 +133,16 @@ def words(text: str) -> list[str]:
     return spaced.split()
 
 
+def folded_words(text: str) -> list[str]:
+    """`words` without differences of case and of compatibility forms (NFKC): what two texts say alike is equal."""
+    return words(unicodedata.normalize("NFKC", text).casefold())
+
+
+def folded(text: str) -> str:
+    """The same as one text."""
+    return " ".join(folded_words(text))
+
+
 def is_unspaced(text: str) -> npt.NDArray[np.bool_]:
     """For each character whether it is a letter or mark of a script that puts no spaces between words."""
     return np.isin(_classify(_code_points(text)), _UNSPACED)

@@ -96,7 +96,8 @@ def read_alpaca(data: AlpacaData, languages: Sequence[str], weights: DirectionWe
     for item in _to_translate(_items(data, {"en"}), languages) if data.translate else _items(data, wanted):
         sample = sample_id(seen, data.source, item.id, item.lang, item.instruction, item.input, item.output)
         direction = Direction.EN_EN if item.lang == "en" else draw_direction(weights, seed, sample)
-        yield {"id": sample, "source": data.source, **_sides(item, direction, english)}
+        document = f"{data.source} {item.name}" if item.name else None
+        yield {"id": sample, "source": data.source, "document": document, **_sides(item, direction, english)}
 
 
 def _sides(item: _Item, direction: Direction, english: dict[str | None, _Item]) -> Row:
@@ -116,7 +117,6 @@ def _sides(item: _Item, direction: Direction, english: dict[str | None, _Item]) 
         "request_lang": request.lang,
         "direction": direction_between(request.lang, response.lang),
         "method": METHOD,
-        "document": None,
         "instruction": request.instruction,
         "input": request.input,
         "response": response.output,

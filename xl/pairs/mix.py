@@ -14,10 +14,13 @@ MIN_TOPIC_PAIRS = 3
 """A topic may always have this many pairs in a language, however small the dataset."""
 
 
-def choose_pairs(per_language: int | None, max_topic_ratio: float, seed: int, name: str = "dataset") -> WholeStage:
+def choose_pairs(
+    per_language: int | None, max_topic_ratio: float, seed: int, name: str = "dataset", drawn_later: bool = False
+) -> WholeStage:
     """Go through each language's pairs in a seeded order and take what the caps allow.
 
     `max_topic_ratio` is a share of what the dataset may hold of a language: all of its pairs, or `per_language` where these are fewer.
+    With `drawn_later` a stage behind this one draws those `per_language`, and here all are taken that are in no topic's surplus.
     Drops `duplicate_instruction`, `topic_cap` and `over_quota`.
     """
 
@@ -30,7 +33,7 @@ def choose_pairs(per_language: int | None, max_topic_ratio: float, seed: int, na
         for pairs in by_language.values():
             pairs.sort(key=lambda pair: seeded_rank(seed, pair[0]))
             most = max(MIN_TOPIC_PAIRS, math.floor(max_topic_ratio * min(len(pairs), per_language or len(pairs))))
-            dropped |= _surplus(pairs, most, per_language)
+            dropped |= _surplus(pairs, most, None if drawn_later else per_language)
         return dropped
 
     def decide(dropped: dict[str, str], row: Row) -> Drop | None:

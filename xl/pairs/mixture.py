@@ -156,6 +156,13 @@ class Share:
         return max(0, (self.num_wanted or 0) - self.num_available)
 
 
+class _Draw(NamedTuple):
+    """Rank and id of the last row that each cell gives, and what came of the cells."""
+
+    last_taken: dict[Cell, tuple[int, str] | None]
+    shares: list[Share]
+
+
 def row_language(row: Row) -> str:
     """The language that a row counts for: the one beside English, on whichever side it is."""
     return str(row["request_lang"] if row["lang"] == "en" else row["lang"])
@@ -176,27 +183,28 @@ def mix(mixture: Mixture, languages: Sequence[str], seed: int) -> WholeStage:
     cells = _cells(mixture, languages)
     tags = {component.name: component.tag for component in mixture.components}
 
-    def survey(tables: Iterator[pa.Table]) -> dict[Cell, tuple[int, str] | None]:
+    def survey(tables: Iterator[pa.Table]) -> _Draw:
         ranks: dict[Cell, list[tuple[int, str]]] = {}
         for row in _rows_of(tables):
             if cell := cells.get(_key(row)):
                 ranks.setdefault(cell, []).append(_rank(seed, row))
         plan = plan_mixture(mixture, languages, {cell: len(found) for cell, found in ranks.items()})
-        return {share.cell: sorted(ranks[share.cell])[share.num_taken - 1] if share.num_taken else None for share in plan}
+        return _Draw({share.cell: sorted(ranks[share.cell])[share.num_taken - 1] if share.num_taken else None for share in plan}, plan)
 
-    def decide(last_taken: Mapping[Cell, tuple[int, str] | None], row: Row) -> Columns | Drop:
+    def decide(drawn: _Draw, row: Row) -> Columns | Drop:
         if row_language(row) in mixture.held_out:
             return Drop("held_out_language")
         cell = cells.get(_key(row))
         if cell is None:
             return Drop("not_in_mixture")
-        last = last_taken[cell]
+        last = drawn.last_taken[cell]
         if last is None or _rank(seed, row) > last:
             return Drop("over_quota")
         return {"component": cell.component, "tag": tags[cell.component]}
 
     settings = {"mixture": mixture.model_dump(mode="json"), "seed": seed}
-    return WholeStage("dataset", _NEEDS, survey, decide, pa.schema([("component", pa.string()), ("tag", pa.string())]), settings)
+    columns = pa.schema([("component", pa.string()), ("tag", pa.string())])
+    return WholeStage("dataset", _NEEDS, survey, decide, columns, settings, lambda drawn: described(drawn.shares))
 
 
 def _rows_of(tables: Iterable[pa.Table]) -> Iterator[Row]:
@@ -235,12 +243,6 @@ def _check_languages(mixture: Mixture, languages: Sequence[str]) -> None:
             raise UserError(f"mixture: component {component.name!r} wants {LANGUAGE_NAMES[outside[0]]}, and the run is in {run}")
         if not component_languages(mixture, component, languages):
             raise UserError(f"mixture: component {component.name!r} has no language to draw from; the run is in {run}")
-
-
-def supply(mixture: Mixture, languages: Sequence[str], rows: Iterable[Row]) -> Counter[Cell]:
-    """How many of the rows there are for each cell."""
-    cells = _cells(mixture, languages)
-    return Counter(cell for row in rows if (cell := cells.get(_key(row))))
 
 
 def plan_mixture(mixture: Mixture, languages: Sequence[str], available: Mapping[Cell, int]) -> list[Share]:
@@ -288,15 +290,12 @@ def share_out(amount: int, room: Mapping[Key, int]) -> dict[Key, int]:
     return given
 
 
-def shortfalls(shares: Sequence[Share]) -> list[str]:
-    """One line for each cell that has fewer rows than are wanted, and for each that has none at all."""
+def described(shares: Sequence[Share]) -> list[str]:
+    """One line for each cell: how many rows it gives, of how many, and how many were wanted where that is more."""
     lines = []
     for share in shares:
-        where = f"{share.cell.component}, {share.cell.lang}"
-        if share.num_wanted is None and not share.num_available:
-            lines.append(f"{where}: no row is there")
-        elif share.num_missing:
-            lines.append(f"{where}: {share.num_available:,} of {share.num_wanted:,} rows are there")
+        line = f"{share.cell.component}, {share.cell.lang}: {share.num_taken:,} of {share.num_available:,} rows"
+        lines.append(f"{line}, and {share.num_wanted:,} were wanted" if share.num_missing else line)
     return lines
 
 

@@ -16,6 +16,7 @@ Every seed has a seed, a cut, an other and one of the three hard ones; with a de
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import pyarrow as pa
 
 from xl.ask import clip
 from xl.errors import require
+from xl.pages.scripts import folded
 from xl.pairs.levels import Level
 from xl.pairs.seeds import Seed
 from xl.records import Row, seeded_rank
@@ -49,7 +51,7 @@ class RatedPair(NamedTuple):
 
 
 def rating_set(seeds: Sequence[Seed], max_chars: int, seed: int) -> list[RatedPair]:
-    """Four or five pairs of every seed that has another one in its language: one or two good, one flawed, two bad.
+    """Four or five pairs of every seed with whose language there is another instruction: one or two good, one flawed, two bad.
 
     They are made of as much of the texts as a rater is shown, `max_chars`: what it cannot see must not decide a level.
     """
@@ -57,7 +59,8 @@ def rating_set(seeds: Sequence[Seed], max_chars: int, seed: int) -> list[RatedPa
     by_language: dict[str, list[Seed]] = {}
     for pair in shown:
         by_language.setdefault(pair.lang, []).append(pair)
-    return [rated for every in by_language.values() if len(every) > 1 for rated in _of_language(every, shown, seed)]
+    names = _foreign_names(shown, seed)
+    return [rated for every in by_language.values() for rated in _of_language(every, names, seed)]
 
 
 def pair_rows(pairs: Iterable[RatedPair]) -> list[Row]:
@@ -77,17 +80,20 @@ def pair_rows(pairs: Iterable[RatedPair]) -> list[Row]:
     ]
 
 
-def _of_language(seeds: list[Seed], every: Sequence[Seed], seed: int) -> Iterator[RatedPair]:
-    """The pairs of one language's seeds; `every` are those of all languages, whose instructions are English alike."""
-    nearest = _nearest([pair.instruction for pair in seeds])
+def _of_language(seeds: list[Seed], names: "ForeignNames", seed: int) -> Iterator[RatedPair]:
+    """The pairs of one language's seeds; `names` are those of all languages, whose instructions are English alike."""
+    spoken = [folded(pair.instruction) for pair in seeds]
+    if len(set(spoken)) < 2:
+        return
+    nearest, others = _nearest(seeds, spoken), _others(seeds, spoken, seed)
     for place, pair in enumerate(seeds):
         cut = clip(pair.response, max(1, round(KEPT_RATIO * len(pair.response))))
         yield RatedPair(pair, pair.instruction, pair.response, Level.GOOD, "seed")
         yield RatedPair(pair, pair.instruction, cut, Level.FLAWED, "cut")
         passages = _numbered_passages(pair)
         hard = {
-            "nearest": seeds[nearest[place]].instruction,
-            "swapped": _swapped(pair, _shuffled(pair, every, seed)),
+            "nearest": nearest[place].instruction,
+            "swapped": _swapped(pair, names, seed),
             "detail": next(iter(passages), None),
         }
         possible = {kind: instruction for kind, instruction in hard.items() if instruction}
@@ -97,12 +103,18 @@ def _of_language(seeds: list[Seed], every: Sequence[Seed], seed: int) -> Iterato
         if kind == "detail":
             other_text = passages[possible[kind]]
             yield RatedPair(pair, possible[kind], other_text, Level.GOOD, "passage")
-        yield RatedPair(pair, _shuffled(pair, seeds, seed)[0].instruction, other_text, Level.BAD, "other")
+        yield RatedPair(pair, others[place].instruction, other_text, Level.BAD, "other")
 
 
-def _shuffled(pair: Seed, seeds: Iterable[Seed], seed: int) -> list[Seed]:
-    """The other seeds, in an order of this one's own."""
-    return sorted((other for other in seeds if other.id != pair.id), key=lambda other: seeded_rank(seed, "mismatch", pair.id, other.id))
+def _others(seeds: Sequence[Seed], spoken: Sequence[str], seed: int) -> list[Seed]:
+    """For each seed the next one in a seeded circle that has another instruction. `spoken` are the instructions' own words."""
+    circle = sorted(range(len(seeds)), key=lambda place: seeded_rank(seed, "mismatch", seeds[place].id))
+    found: dict[int, int] = {}
+    following = next(place for place in circle if spoken[place] != spoken[circle[-1]])
+    for place, after in zip(reversed(circle), [circle[0], *reversed(circle)], strict=False):
+        following = after if spoken[after] != spoken[place] else following
+        found[place] = following
+    return [seeds[found[place]] for place in range(len(seeds))]
 
 
 _CAPITALISED = r"[A-ZÀ-ÞİŞŠŽŁ](?:[\w-]|['’](?!s\b))+"
@@ -120,14 +132,27 @@ def _place(name: re.Match[str]) -> tuple[str, str, int]:
     return name["before"], following[1] if following else "", name["name"].count(" ")
 
 
-def _swapped(pair: Seed, others: list[Seed]) -> str | None:
+ForeignNames = dict[tuple[str, str, int], list[tuple[int, str]]]
+"""The names that can change places with each other, in a seeded order: what tells so (`_place`), and rank and name of each."""
+
+
+def _foreign_names(seeds: Iterable[Seed], seed: int) -> ForeignNames:
+    found: ForeignNames = {}
+    for pair in seeds:
+        for name in _names(pair.instruction):
+            found.setdefault(_place(name), []).append((seeded_rank(seed, "name", pair.id, name["name"]), name["name"]))
+    return {place: sorted(names) for place, names in found.items()}
+
+
+def _swapped(pair: Seed, names: ForeignNames, seed: int) -> str | None:
     """The seed's instruction with a name that stands in a like place in another seed's; None where there is no such name."""
     known = f"{pair.instruction} {pair.response}"
-    foreign = [name for other in others for name in _names(other.instruction) if name["name"] not in known]
     for own in _names(pair.instruction):
-        for other in foreign:
-            if _place(own) == _place(other):
-                return pair.instruction[: own.start("name")] + other["name"] + pair.instruction[own.end("name") :]
+        there = names[_place(own)]
+        first = bisect_left(there, (seeded_rank(seed, "swapped", pair.id), ""))
+        for _, name in (*there[first:], *there[:first]):
+            if name not in known:
+                return pair.instruction[: own.start("name")] + name + pair.instruction[own.end("name") :]
     return None
 
 
@@ -155,11 +180,15 @@ def _numbered_passages(pair: Seed) -> dict[str, str]:
     return found
 
 
-def _nearest(instructions: list[str]) -> list[int]:
-    """For each instruction the place of the most similar other one, by the words that they share (TF-IDF)."""
+def _nearest(seeds: Sequence[Seed], spoken: Sequence[str]) -> list[Seed]:
+    """For each seed that with the most similar other instruction, by the words that they share (TF-IDF)."""
     text: Any = require("sklearn.feature_extraction.text", "corpus")
-    vectors = text.TfidfVectorizer(sublinear_tf=True, stop_words="english").fit_transform(instructions)
-    similarity = (vectors @ vectors.T).toarray()
-    for place in range(len(instructions)):
-        similarity[place, place] = -1.0
-    return [int(row.argmax()) for row in similarity]
+    neighbors: Any = require("sklearn.neighbors", "corpus")
+    first = {words: place for place, words in reversed([*enumerate(spoken)])}
+    different = list(first)
+    vectors = text.TfidfVectorizer(sublinear_tf=True, stop_words="english").fit_transform(
+        seeds[first[words]].instruction for words in different
+    )
+    nearest = neighbors.NearestNeighbors(n_neighbors=1, metric="cosine").fit(vectors).kneighbors(return_distance=False)
+    of_words = {words: seeds[first[different[int(place)]]] for words, [place] in zip(different, nearest, strict=True)}
+    return [of_words[words] for words in spoken]

@@ -13,6 +13,7 @@ from xl.errors import UserError
 from xl.evaluate.hub import hub_rows, is_on_hub
 from xl.evaluate.tables import read_rows
 from xl.pages.language import LANGUAGE_NAMES, language_code
+from xl.pages.scripts import folded
 from xl.records import Row, record_key, row_id, seeded_rank
 from xl.settings import Strict
 
@@ -73,6 +74,8 @@ def read_seeds(seeds: Seeds, languages: Sequence[str], seed: int) -> SeedSplit:
         wanted = f"and {seeds.num_held_out:,} are to be held out"
         raise UserError(f"seeds: {len(found):,} pairs are in {', '.join(languages)}, {wanted}; there is nothing to train on")
     held_out = _held_out(list(found.values()), seeds.num_held_out, seed)
+    if len(held_out) == len(found):
+        raise UserError(f"seeds: of {len(found):,} pairs none is left to train on, as others with the same text are held out")
     return SeedSplit([pair for pair in found.values() if pair.id not in held_out], [pair for pair in found.values() if pair.id in held_out])
 
 
@@ -89,9 +92,15 @@ def _seed(row: Row, seeds: Seeds, where: str) -> Seed:
 
 
 def _held_out(pairs: list[Seed], count: int, seed: int) -> set[str]:
-    """Ids of the seeds that come first when the languages take turns, each in a seeded order."""
-    by_language: dict[str, list[Seed]] = {}
+    """Ids of the seeds that come first when the languages take turns, each in a seeded order: so many, or as many more as have the text of
+    one of them, for what a model was trained on must not be among what it is asked about.
+    """
+    by_text: dict[str, dict[str, list[str]]] = {}
     for pair in sorted(pairs, key=lambda pair: seeded_rank(seed, "held out", pair.id)):
-        by_language.setdefault(pair.lang, []).append(pair)
-    turns = sorted((place, lang, pair.id) for lang, every in by_language.items() for place, pair in enumerate(every))
-    return {pair for _, _, pair in turns[:count]}
+        by_text.setdefault(pair.lang, {}).setdefault(folded(pair.response), []).append(pair.id)
+    turns = sorted((place, lang, ids) for lang, texts in by_text.items() for place, ids in enumerate(texts.values()))
+    found: set[str] = set()
+    for _, _, ids in turns:
+        if len(found) < count:
+            found.update(ids)
+    return found

@@ -169,6 +169,8 @@ class Card:
     ledger: Sequence[StageSummary]
     fields: Sequence[tuple[str, str]]
     version: str
+    remarks: Sequence[tuple[str, str]] = ()
+    """What stages had to say, such as how many rows each part of a mixture has."""
 
 
 class Funnel(NamedTuple):

@@ -100,7 +100,10 @@ def llm_arguments(name: str, model: ServedModel, resolved: ResolvedModel, servin
             "max_cpu_loras": len(modules),
             "lora_modules": _modules(modules),
         }
-    bundle = {"CPU": model.cpus, "GPU": model.gpus / model.tensor_parallel} if model.gpus else {"CPU": model.cpus}
+    # `cpus` and `gpus` are a replica's, of which each rank has its part.
+    bundle = {
+        name: amount / model.tensor_parallel for name, amount in (("CPU", model.cpus), ("GPU", model.gpus)) if amount or name == "CPU"
+    }
     return {
         "model_loading_config": {"model_id": name, "model_source": resolved.path},
         "engine_kwargs": engine,

@@ -34,9 +34,12 @@ class HeldOutLosses:
     num_tokens: list[int]
 
 
-def is_held_out(pair: str, ratio: float, seed: int) -> bool:
-    """Whether the pair with this id is held out: by its id and the seed alone, whatever other pairs there are."""
-    return seeded_rank(seed, "held-out pair", pair) < ratio * 2**64
+def is_held_out(pair: Row, ratio: float, seed: int) -> bool:
+    """Whether a pair is held out: by its document and the seed alone, whatever other pairs there are.
+
+    So translations and paragraphs of one text stay together. A pair that names no document goes by its id.
+    """
+    return seeded_rank(seed, "held-out pair", pair.get("document") or pair["id"]) < ratio * 2**64
 
 
 def split_dataset(dataset: Path, settings: Train, ratio: float, seed: int, out: Path) -> None:
@@ -55,7 +58,7 @@ def split_dataset(dataset: Path, settings: Train, ratio: float, seed: int, out: 
         for chunk in chunks(chosen_rows(read_rows(dataset), settings)):
             sides: dict[str, list[Row]] = {TRAIN: [], HELD_OUT: []}
             for row in chunk:
-                sides[HELD_OUT if is_held_out(row["id"], ratio, seed) else TRAIN].append(row)
+                sides[HELD_OUT if is_held_out(row, ratio, seed) else TRAIN].append(row)
             for writer, (side, rows) in zip((train, held_out), sides.items(), strict=True):
                 writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
                 num_pairs[side] += len(rows)

@@ -90,6 +90,8 @@ class Train(Placed):
     def _fits_together(self) -> "Train":
         if self.precision == "bf16" and self.zero == 0:
             raise ValueError("precision: bf16 needs zero: 1 or more: it is ZeRO that keeps the master weights in fp32")
+        if self.tune == "full" and self.lora != Lora():
+            raise ValueError("lora changes nothing without `tune: lora`")
         if self.offload and self.zero == 0:
             raise ValueError("offload: true needs zero: 1 or more")
         if self.accelerator and not self.gpus_per_worker:

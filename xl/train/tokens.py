@@ -27,8 +27,9 @@ Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 SCHEMA = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.int32())), ("num_prompt", pa.int32())])
 COLUMNS = ("id", "instruction", "response", "lang", "language", "source")
-OPTIONAL_COLUMNS = ("request", "tag")
-"""What the user says where it is not the instruction with a request for the language, and a name that a style can be given by."""
+OPTIONAL_COLUMNS = ("request", "tag", "document")
+"""What the user says where it is not the instruction with a request for the language, a name that a style can be given by, and what
+translations of a text, or its parts, have in common."""
 _BATCH_ROWS = 1000
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xl.compare import Arm, compare, parse_arms
+from xl.compare import Arm, Question, _posed, compare, parse_arms
 from xl.errors import UserError
+from xl.evaluate.benchmarks.task import Item
 from xl.evaluate.intervals import seeds_and_prompts_interval
 from xl.folder import RunFolder
 
@@ -15,6 +16,7 @@ def test_arms_are_runs_with_a_role_and_the_same_name_means_seeds() -> None:
     assert [(arm.name, arm.role, len(arm.runs)) for arm in parse_arms(["runs/a"])] == [("base", "base", 1), ("tuned", "tuned", 1)]
     arms = parse_arms(["true=runs/t0", "true=runs/t1", "runs/a:base"])
     assert [(arm.name, arm.role, len(arm.runs)) for arm in arms] == [("true", "tuned", 2), ("a:base", "base", 1)]
+    assert [arm.name for arm in parse_arms(["a/run", "b/run", "other"])] == ["a/run", "b/run", "other"]
     with pytest.raises(UserError, match="one arm alone"):
         parse_arms(["runs/a:tuned"])
     with pytest.raises(UserError, match="give this one another NAME="):
@@ -23,9 +25,10 @@ def test_arms_are_runs_with_a_role_and_the_same_name_means_seeds() -> None:
 
 def test_a_measure_that_no_question_has_in_both_arms_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A pass rate is of some answers alone: one model's may all be others than the other's."""
+    one, two = Question("1", "de"), Question("2", "de")
     measured = {
-        "base": {"in language": {("1", "de"): 0.0, ("2", "de"): 1.0}, "pass rate": {("1", "de"): 1.0}},
-        "tuned": {"in language": {("1", "de"): 1.0, ("2", "de"): 1.0}, "pass rate": {("2", "de"): 1.0}},
+        "base": {"in language": {one: 0.0, two: 1.0}, "pass rate": {one: 1.0}},
+        "tuned": {"in language": {one: 1.0, two: 1.0}, "pass rate": {two: 1.0}},
     }
     monkeypatch.setattr("xl.compare.open_run", RunFolder)
     monkeypatch.setattr("xl.compare._measures", lambda run, role: measured[role])
@@ -34,6 +37,22 @@ def test_a_measure_that_no_question_has_in_both_arms_does_not_hide_the_others(mo
     del measured["base"]["in language"]
     with pytest.raises(UserError, match="pass rate: the runs were not asked the same questions"):
         compare(arms, 7)
+
+
+def test_runs_under_one_name_differ_in_their_seeds_alone(tmp_path: Path) -> None:
+    base = {"method": "x_instruction", "languages": ["de"], "pages": {"from": "pages"}, "models": {"writer": {"model": "m"}}}
+    changes = ({"seed": 1}, {"seed": 2, "models": {"writer": {"model": "m", "max_num_seqs": 4}}}, {"seed": 3, "languages": ["de", "sw"]})
+    for number, change in enumerate(changes):
+        RunFolder(tmp_path / str(number)).write_info({"recipe": base | change})
+    with pytest.raises(UserError, match="nothing was measured"):
+        compare([Arm("seeds", "tuned", (tmp_path / "0", tmp_path / "1"))], 7)
+    with pytest.raises(UserError, match=r"2: not another seed of .*0, for languages"):
+        compare([Arm("seeds", "tuned", (tmp_path / "0", tmp_path / "2"))], 7)
+
+
+def test_a_question_that_is_worded_otherwise_is_another_one() -> None:
+    asked = [_posed(Item("1", "de", prompt, ("ja",))) for prompt in ("Ist es so?", "Ist es so?", "War es so?")]
+    assert asked[0] == asked[1] != asked[2]
 
 
 def test_the_interval_over_seeds_and_prompts_holds_the_difference_between_all_trainings() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,14 @@ def test_an_answer_is_lost_only_when_all_identifiers_or_one_and_the_script_deny_
     text: str, wanted: str, found: list[str | None], expected: Decision
 ) -> None:
     assert answer_language(text, wanted, [says(lang) for lang in found]) == expected
+
+
+def test_an_identifier_that_does_not_know_the_language_denies_nothing() -> None:
+    """Who has no name for Scots calls it English."""
+    ignorant = replace(says("en"), knows=lambda lang: lang != "sco")
+    scots = "The watter bules at a hunder degrees Celsius abuin the sea, an it freezes at nocht."
+    assert answer_language(scots, "sco", [says("en"), ignorant]).reason == "undecided"
+    assert answer_language(scots, "de", [says("en"), ignorant]) == Decision(Verdict.WRONG, "en")
 
 
 def test_an_unsure_identifier_denies_nothing() -> None:

@@ -10,7 +10,9 @@ import pytest
 from tests.support import SHARED
 from tests.unit.pages.test_filters import needs_real_pages, real_pages
 from xl.errors import UserError
-from xl.pages.contamination import BenchmarkIndex, document_key, drop_contaminated, index_benchmarks, split_by_document
+from xl.methods import check_recipe
+from xl.methods.contamination import evaluated_texts
+from xl.pages.contamination import BenchmarkIndex, document_key, drop_contaminated, index_benchmarks
 from xl.records import Status
 from xl.stage import Pending, Route, Walk, walk
 
@@ -113,14 +115,23 @@ def test_a_benchmark_without_text_is_an_error():
         ("https://de.example.org/wiki/Super_Bowl_50#3", "Super_Bowl_50"),
         ("https://es.example.org/wiki/Jos%C3%A9/?page=2", "José"),
         ("https://example.org/", "https://example.org/"),
+        ("https://example.org/news/index.html", "https://example.org/news/index.html"),
     ],
 )
 def test_a_document_is_named_by_its_file(url: str, key: str):
     assert document_key(url) == key
 
 
-def test_a_split_holds_out_its_share_of_documents_and_does_not_move():
-    sides = {f"doc{n}": split_by_document(f"doc{n}", seed=7, heldout_ratio=0.2) for n in range(2000)}
-    assert 340 <= list(sides.values()).count("heldout") <= 460
-    assert sides["doc0"] == split_by_document(document_key("https://a.example/sw/doc0"), seed=7, heldout_ratio=0.2)
-    assert sides != {key: split_by_document(key, seed=8, heldout_ratio=0.2) for key in sides}
+@pytest.mark.skipif(not (SHARED / "xquad").exists(), reason="the shared data is not here")
+def test_a_benchmark_is_looked_for_in_english_too_and_its_questions_by_themselves():
+    """English pages are translated, and what they say would be in the German dataset."""
+    data = {
+        **{"method": "xl_instruct", "languages": ["de"], "pages": {"from": str(SHARED), "lang": "lang"}},
+        **{"models": {name: {"model": "m", "engine": "scripted"} for name in ("writer", "base")}},
+        "benchmarks": [{"task": "xquad", "from": str(SHARED / "xquad"), "limit": 5}],
+    }
+    index = index_benchmarks(evaluated_texts(check_recipe(data, "r")))
+    article = json.loads((SHARED / "xquad" / "xquad.en.json").read_text("utf-8"))["data"][0]
+    for paragraph in article["paragraphs"]:
+        assert index.find(paragraph["context"]) == "xquad"
+        assert all(index.find(asked["question"]) == "xquad" for asked in paragraph["qas"])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from xl.ask import Drop
 from xl.errors import UserError
-from xl.pairs.mixture import PRESETS, Cell, Mixture, mix, plan_mixture, share_out, shortfalls, supply
+from xl.pairs.mixture import PRESETS, Cell, Mixture, mix, plan_mixture, share_out
 from xl.records import Row
 
 EN = {"name": "en", "method": "alpaca", "direction": "en-en"}
@@ -84,16 +84,21 @@ def test_held_out_languages_are_not_drawn_on_any_side() -> None:
 
 def test_what_is_missing_is_named_and_not_made_up_for_unasked() -> None:
     wanted = mixture(EN | {"ratio": 0.5}, X | {"ratio": 0.5}, total=200)
-    shares = plan_mixture(wanted, ("de", "tr", "sw"), supply(wanted, ("de", "tr", "sw"), DATA))
+    shares = plan_mixture(wanted, ("de", "tr", "sw"), {Cell("en", "en"): 200, Cell("x", "de"): 100, Cell("x", "tr"): 30})
     assert {share.cell: (share.num_wanted, share.num_taken) for share in shares} == {
         Cell("en", "en"): (100, 100),
         Cell("x", "de"): (34, 34),
         Cell("x", "sw"): (33, 0),
         Cell("x", "tr"): (33, 30),
     }
-    assert shortfalls(shares) == ["x, sw: 0 of 33 rows are there", "x, tr: 30 of 33 rows are there"]
-    everything = mixture(EN, X)
-    assert shortfalls(plan_mixture(everything, ("de", "sw"), supply(everything, ("de", "sw"), DATA))) == ["x, sw: no row is there"]
+    stage = mix(wanted, ("de", "tr", "sw"), seed=7)
+    assert stage.remarks is not None
+    assert stage.remarks(stage.survey(iter([pa.Table.from_pylist(DATA)]))) == [
+        "en, en: 100 of 200 rows",
+        "x, de: 34 of 100 rows",
+        "x, sw: 0 of 0 rows, and 33 were wanted",
+        "x, tr: 30 of 30 rows, and 33 were wanted",
+    ]
 
 
 def test_asked_to_redistribute_other_languages_step_in_first_then_components_without_a_count() -> None:

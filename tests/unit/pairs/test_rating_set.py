@@ -85,3 +85,14 @@ def test_no_level_is_decided_by_what_the_rater_does_not_see_of_a_text(seeds: lis
     for row in rating_rows(rating_set(seeds, settings.max_page_chars, 7), settings):
         levels[row["request"]].add(row["response"])
     assert [asked for asked, found in levels.items() if len(found) > 1] == []
+
+
+def test_an_instruction_that_several_seeds_have_is_good_for_all_of_them(seeds: list[Seed]) -> None:
+    same = [
+        pair._replace(instruction="Write a news article." if place % 2 else "write a news  article!") for place, pair in enumerate(seeds)
+    ]
+    levels: dict[tuple[str, str], set[Level]] = defaultdict(set)
+    for pair in rating_set([*same[::3], *seeds[1::3]], 1200, 7):
+        levels[pair.instruction.casefold().split(".")[0].rstrip("!"), pair.text].add(pair.level)
+    assert all(len(found) == 1 for found in levels.values())
+    assert rating_set([pair for pair in same if pair.lang == "de"], 1200, 7) == []

@@ -27,6 +27,17 @@ def test_the_sample_seeds_are_split_equally_and_no_subject_is_on_both_sides() ->
     assert not {pair.instruction for pair in split.train} & {pair.instruction for pair in split.held_out}
 
 
+def test_a_text_that_is_held_out_is_trained_on_under_no_other_instruction(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    rows = [
+        {"lang": "de", "instruction": f"{how} text {n}.", "response": f"Text {n}."} for n in range(20) for how in ("Write", "Make", "Give")
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    split = read_seeds(Seeds(from_=(str(path),), num_held_out=20), ("de",), 7)
+    assert len(split.held_out) == 21 and len(split.train) == 39
+    assert not {pair.response for pair in split.train} & {pair.response for pair in split.held_out}
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -22,7 +22,22 @@ def test_a_split_loses_no_pair_and_more_pairs_move_none_across(tmp_path: Path) -
     trained, held_out = ids(tmp_path / "split" / TRAIN), ids(tmp_path / "split" / HELD_OUT)
     assert not trained & held_out and trained | held_out == ids(dataset)
     assert 20 < len(held_out) < 60
-    assert held_out == {pair for pair in ids(dataset) if is_held_out(pair, 0.2, 7)} != {p for p in ids(dataset) if is_held_out(p, 0.2, 8)}
+    of_seeds = [{row["id"] for row in read_rows(dataset) if is_held_out(row, 0.2, seed)} for seed in (7, 8)]
+    assert held_out == of_seeds[0] != of_seeds[1]
+
+
+def test_translations_of_an_item_are_on_one_side(tmp_path: Path) -> None:
+    """Else a model that learned the German answer by heart would be praised for the Turkish one."""
+    rows = [row | {"id": f"{row['id']}-{lang}", "document": row["id"]} for lang in ("de", "tr") for row in read_rows(tiny(tmp_path))]
+    dataset = tmp_path / "aligned.jsonl"
+    dataset.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    split_dataset(dataset, Train(), 0.2, 7, tmp_path / "split")
+    trained, held_out = ({pair.rpartition("-")[0] for pair in ids(tmp_path / "split" / side)} for side in (TRAIN, HELD_OUT))
+    assert not trained & held_out and 20 < len(held_out) < 60
+
+
+def tiny(folder: Path) -> Path:
+    return tiny_dataset(folder / "pairs.jsonl", num_rows=200)
 
 
 def test_only_pairs_that_would_be_learned_are_split(tmp_path: Path) -> None:

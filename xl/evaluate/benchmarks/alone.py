@@ -48,4 +48,4 @@ def one_model(
     settings = overridden({role: dict(model) for role, model in models.items()}, keys)
     alone = checked(Alone, {**settings, "tasks": tasks, "languages": languages}, "xl eval")
     judge = (alone.judge, find_model(alone.judge)) if alone.judge else None
-    return Benchmarking(alone.tasks, alone.languages, seed, {"model": (alone.model, find_model(alone.model))}, judge)
+    return Benchmarking(alone.tasks, alone.languages, seed, {"model": (alone.model, find_model(alone.model))}, judge, seed)

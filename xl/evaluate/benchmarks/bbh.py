@@ -148,9 +148,11 @@ def _first_line(text: str) -> str:
 
 
 def _option(line: str, lang: str) -> str | None:
-    """The only letter in parentheses, else the letter that the line begins with."""
+    """The only letter in parentheses; where there is none, the letter that the line begins with. Several are no answer."""
     inside = set(_PARENTHESISED.findall(line))
-    if len(inside) != 1:
+    if len(inside) > 1:
+        return None
+    if not inside:
         leading = _LEADING_LETTER.match(line)
         inside = {leading[1]} if leading else set()
     letter = next(iter(inside), "")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from xl.errors import UserError
+from xl.evaluate.prompts import QUESTION_SEED
 from xl.options import Address
 
 
@@ -36,7 +37,7 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Part of the benchmark; by default the one that papers report.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a benchmark on the hub.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws the examples, the questions below --limit, and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the examples, the questions below --limit, and the intervals.")] = QUESTION_SEED,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and what happens on stderr.")] = False,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write the files of lm-evaluation-harness, and AlpacaEval's of free text.")

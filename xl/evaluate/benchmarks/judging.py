@@ -72,7 +72,7 @@ def judge_answers(
 
 
 def _stage(task: Task, role: str, judge: Role, seed: int) -> RowStage:
-    judging = Judging(kind=task.benchmark.judge_kind)
+    judging = Judging(kind=task.benchmark.judge_kind, max_answer_chars=task.max_answer_chars)
     step, verdicts = judge_pair(judging, role, REFERENCE)
     settings = {**pair_settings(judging), **model_settings(judge, seed)}
     return RowStage("judged", (step,), verdicts, settings, "judge")

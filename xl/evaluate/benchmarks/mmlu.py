@@ -100,6 +100,7 @@ def _item(question: Question, lang: str, split: str, examples: Sequence[Question
         prompt="\n\n".join([header, *shown, _worded(question)]),
         gold=(choices[question.answer],),
         text="\n".join([question.text, *question.options]),
+        question=question.text,
         group=question.subject,
         choices=choices,
         max_tokens=max_tokens,
@@ -217,4 +218,5 @@ MMLU = Benchmark(
     load=load,
     score=score_choice,
     num_shots=5,
+    max_tokens=0,
 )

@@ -22,6 +22,7 @@ from xl.errors import UserError
 from xl.evaluate.benchmarks.references import read_references
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Answer, Item, likeliest
+from xl.evaluate.prompts import QUESTION_SEED
 from xl.evaluate.rows import is_only_derived, model_settings, take_rows
 from xl.folder import RunFolder, plain
 from xl.pipeline import Engines, Pipeline, Role
@@ -34,7 +35,7 @@ SOURCE = "items"
 
 ITEM_SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in ("id", "task", "key", "lang", "group", "prompt", "text", "answer_lang")),
+        *((name, pa.string()) for name in ("id", "task", "key", "lang", "group", "prompt", "text", "question", "answer_lang")),
         *((name, pa.list_(pa.string())) for name in ("gold", "choices", "stop")),
         ("max_tokens", pa.int64()),
         ("is_request", pa.bool_()),
@@ -52,11 +53,13 @@ class Benchmarking:
     languages: tuple[str, ...]
     """For those that name no languages of their own."""
     seed: int
-    """Draws the examples in the prompts, and which questions are asked where there is a limit."""
+    """Draws the answers where they are not the likeliest."""
     roles: Mapping[str, Role]
     """The models by the name that their stage and their results bear, such as `base` and `tuned`."""
     judge: Role | None = None
     """Compares open-ended answers with reference answers, where a benchmark has some."""
+    question_seed: int = QUESTION_SEED
+    """Draws the examples in the prompts, and which questions are asked where there is a limit."""
 
 
 def run_benchmarks(
@@ -95,7 +98,7 @@ def read_items(wanted: Benchmarking) -> tuple[list[Row], dict[str, list[str]]]:
     notes: dict[str, list[str]] = {}
     for task in wanted.tasks:
         languages = task.languages or wanted.languages
-        source = task.source(wanted.seed)
+        source = task.source(wanted.question_seed)
         loaded = task.benchmark.load(source, languages)
         notes[task.task] = list(loaded.notes)
         if task.benchmark.is_open:
@@ -107,7 +110,7 @@ def read_items(wanted: Benchmarking) -> tuple[list[Row], dict[str, list[str]]]:
                 raise UserError(f"{task.from_}: {task.task} has no question in {lang}")
             if len({item.key for item in items}) < len(items):
                 raise UserError(f"{task.from_}: {task.task} has a question in {lang} twice; their names must differ")
-            items.sort(key=lambda item: seeded_rank(wanted.seed, item.key))
+            items.sort(key=lambda item: seeded_rank(wanted.question_seed, item.key))
             rows += [to_row(task.task, item) for item in items[: task.limit]]
     return rows, notes
 

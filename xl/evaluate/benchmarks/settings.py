@@ -4,6 +4,7 @@ from pydantic import Field, field_validator, model_validator
 
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.task import Benchmark, Source
+from xl.evaluate.hub import is_on_hub
 from xl.settings import Languages, Strict
 
 
@@ -29,6 +30,8 @@ class Task(Strict):
     temperature: float | None = Field(None, ge=0)
     """Of answers in free text, as is `top_p`; by default the benchmark's."""
     top_p: float | None = Field(None, gt=0, le=1)
+    max_answer_chars: int | None = Field(None, ge=100)
+    """The judge sees so much of an answer, which a small one may need; by default all of it, as in the papers."""
     reference: str | None = None
     """A file of answers to compare such answers with, in AlpacaEval's format (`instruction`, `output`, `generator`, and `lang` where there
     are several languages); `models.judge` compares."""
@@ -42,10 +45,16 @@ class Task(Strict):
 
     @model_validator(mode="after")
     def _fits_the_benchmark(self) -> "Task":
-        unread = ("num_shots",) if self.benchmark.is_open else ("temperature", "top_p", "reference")
+        unread = ("num_shots",) if self.benchmark.is_open else ("temperature", "top_p", "reference", "max_answer_chars")
         if given := [key for key in unread if getattr(self, key) is not None]:
             why = "takes no examples" if self.benchmark.is_open else "counts the likeliest answer"
             raise ValueError(f"{given[0]} changes nothing: {self.task} {why}")
+        if self.max_tokens and not self.benchmark.max_tokens:
+            raise ValueError(f"max_tokens changes nothing: {self.task} compares likelihoods, and nothing is written")
+        if self.max_answer_chars and not self.reference:
+            raise ValueError("max_answer_chars changes nothing without `reference`: it is the judge who sees so much")
+        if self.revision and not is_on_hub(self.from_):
+            raise ValueError(f"revision changes nothing: {self.from_} is not on the hub")
         return self
 
     @property

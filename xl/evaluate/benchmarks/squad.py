@@ -110,6 +110,8 @@ def read_questions(source: Source, lang: str, layout: Layout) -> Iterator[Questi
 
 def _find(path: Path, lang: str, split: str, layout: Layout) -> Path:
     names = [pattern.format(lang=lang, split=split) for pattern in layout.files]
+    if split != layout.split and not any("{split}" in pattern for pattern in layout.files):
+        raise UserError(f"{path}: there is no split {split!r} in files that are named like {names[0]}; leave `split` out")
     if path.is_file():
         # A file is of one language, and only its name says of which one.
         if path.name not in {Path(name).name for name in names}:
@@ -159,6 +161,7 @@ def _items(source: Source, lang: str, questions: list[Question]) -> Iterator[Ite
             "\n\n".join(blocks),
             gold=question.answers,
             text=f"{question.passage}\n{question.question}",
+            question=question.question,
             answer_lang=lang,
             max_tokens=source.max_tokens,
             stop=("\n",),

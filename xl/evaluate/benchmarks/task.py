@@ -18,6 +18,8 @@ class Item:
     """The right answers; of `choices`, the right one; none where the answer is open."""
     text: str = ""
     """The question's own words with its passage, without examples and instructions: what must not be in training data."""
+    question: str = ""
+    """The question alone, where `text` says more; it must not be in training data by itself either."""
     group: str = ""
     """Subject or subtask, where there are any."""
     choices: tuple[str, ...] = ()
@@ -84,7 +86,7 @@ class Benchmark:
     num_shots: int = 0
     """Examples in the prompt unless the user says otherwise."""
     max_tokens: int = 32
-    """Longest written answer unless the user says otherwise."""
+    """Longest written answer unless the user says otherwise; 0 where likelihoods are compared and nothing is written."""
     is_open: bool = False
     """Whether its items are requests that are answered in free text: drawn with `temperature` and `top_p`, without examples."""
     temperature: float = 0.0

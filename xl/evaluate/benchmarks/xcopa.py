@@ -96,4 +96,5 @@ XCOPA = Benchmark(
     measures=CHOICE_MEASURES,
     load=load,
     score=score_choice,
+    max_tokens=0,
 )

@@ -90,4 +90,5 @@ XSTORYCLOZE = Benchmark(
     measures=CHOICE_MEASURES,
     load=load,
     score=score_choice,
+    max_tokens=0,
 )

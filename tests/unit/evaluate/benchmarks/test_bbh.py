@@ -99,6 +99,7 @@ def test_the_answers_of_one_question_are_wrong_for_another() -> None:
         ("number", "ar", "١٢", "12"),
         ("number", "zh", "两", "2"),
         ("number", "zh", "10个", "10"),
+        ("option", "en", "(A) is wrong, so the answer is (B)", None),
         ("words", "es", "Higo, manzana,  pera.", "higo manzana pera"),
         ("brackets", "en", ")}]", ")}]"),
         ("brackets", "en", "closed", None),
