@@ -72,7 +72,7 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
     """Do the rows of these shards that are still to be done, and seal the shards.
 
     Raises:
-        UserError: the engine cannot work, or the disk is full.
+        UserError: the engine cannot work, the disk is full, or some rows end every process that treats them.
         Incomplete: rows stay missing after several rounds, which no user can cause.
     """
     try:
@@ -83,7 +83,7 @@ def run_rows(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
 
 
 def _run_rounds(plan: Plan, source: FromManifest | FromStage, shards: list[InputShard], progress: StageProgress) -> None:
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
     left, num_fruitless = shards, 0
     while left:
@@ -102,6 +102,9 @@ def _run_rounds(plan: Plan, source: FromManifest | FromStage, shards: list[Input
         progress.advance(-sum(round_.done[shard.name] for shard in left))
         num_fruitless = 0 if round_.num_new else num_fruitless + 1
         if left and num_fruitless == MAX_FRUITLESS_ROUNDS:
+            if isinstance(failure, WorkerCrashedError | OutOfMemoryError):
+                why = "a row crashes what treats it, or memory is short"
+                raise UserError(f"{left[0].name}: each process at work on its rows dies ({why}); Ray says: {str(failure).splitlines()[0]}")
             raise failure or Incomplete(f"{len(left)} shards are still open after {num_fruitless} rounds; the first is {left[0].name}")
 
 

@@ -71,6 +71,27 @@ def test_a_key_that_only_the_driver_has_is_told_by_the_clusters_workers(tmp_path
     assert "asks for a key: set the environment variable MY_KEY" in asyncio.run(go())
 
 
+FATAL = """
+import os, pyarrow
+from xl.stage import RowStage
+
+def fatal(row):
+    if "Nummer 5 " in row["text"]:
+        os.abort()
+
+def stages(recipe, models):
+    return [RowStage("fatal", (fatal,), pyarrow.schema([]))]
+"""
+
+
+def test_a_row_that_ends_each_process_that_treats_it_ends_the_run(tmp_path: Path, joined: Cli) -> None:
+    """Ray Data alone would try it for ever, without a word."""
+    (tmp_path / "method.py").write_text(FATAL, "utf-8")
+    pages = german_pages(tmp_path / "pages", 8)
+    done = joined("run", recipe(tmp_path / "recipe.yaml", pages, method=str(tmp_path / "method.py"), models={}), "--out", tmp_path / "run")
+    assert done.returncode == 2 and "each process at work on its rows dies" in done.stderr.splitlines()[-1]
+
+
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
     done = xl("run", path, "--out", tmp_path / "run", "--address", "127.0.0.1:9")
