@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from xl.placement import POOL
+from xl.preemption import drain
 from xl.ray_session import QUIET
 
 LOOK_SECONDS = 1.0
@@ -71,13 +72,7 @@ class LocalCluster:
 
     def drain(self, node: Any, notice_seconds: float, reason: str = "the machine is wanted elsewhere") -> None:
         """Tell a node, as a cloud does, that it will be taken away. It is still there until `remove`."""
-        from ray.autoscaler.v2.sdk import GcsClient
-        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-
-        preempted = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-        deadline_ms = int((time.time() + notice_seconds) * 1000)
-        accepted, why_not = GcsClient(address=self.address).drain_node(node.node_id, preempted, reason, deadline_ms)
-        assert accepted, why_not
+        drain(self.address, node.node_id, notice_seconds, reason)
 
 
 @dataclass(frozen=True)

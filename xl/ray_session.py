@@ -41,7 +41,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     """A Ray of this run's own, or a connection to the cluster at `address`.
 
     A program that is connected to a Ray keeps that one, whatever `address` and `num_cpus` say. A private Ray has no dashboard, listens on
-    this machine only and ends with the run, so that runs side by side do not meet.
+    the loopback alone and ends with the run, so that runs side by side do not meet.
 
     Raises:
         Unavailable: no cluster answers at `address`.
@@ -67,7 +67,7 @@ def _connection(address: str | None, num_cpus: int | None) -> Iterator[None]:
     import ray
 
     local: dict[str, Any] = {"num_cpus": num_cpus or max(2, os.cpu_count() or 2), "include_dashboard": False}
-    with bare_node(), _explained_start(address):
+    with bare_node(), contextlib.nullcontext() if address else _loopback(), _explained_start(address):
         ray.init(
             address=address or "local",
             log_to_driver=False,
@@ -129,6 +129,23 @@ def _explained_start(address: str | None) -> Iterator[None]:
             how = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in ~/.ray/auth_token"
             raise UserError(f"--address {address}: the cluster wants a token: {how}") from None
         raise Unavailable(f"--address {address}: no Ray cluster answers there ({error})") from None
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Have a Ray that starts listen on 127.0.0.1 alone: without a token it would let anybody who reaches it run code.
+
+    Ray does so where it makes no clusters of several machines, which on Linux is not asked for by any argument (2.60,
+    `get_node_ip_address`); with the node's address alone its servers still listen on all interfaces.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager

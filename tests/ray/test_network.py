@@ -21,8 +21,11 @@ def test_a_call_to_another_machine_would_be_seen(tmp_path: Path) -> None:
         "udp = socket.socket(type=socket.SOCK_DGRAM); udp.connect(('192.0.2.78', 53)); udp.send(b'x')"
     )
     assert trace([sys.executable, "-c", script], tmp_path / "log").contacted == {"192.0.2.77", "192.0.2.78"}
+    script = "import socket; sockets = [socket.create_server((host, 0)) for host in ('127.0.0.1', '0.0.0.0')]"
+    assert trace([sys.executable, "-c", script], tmp_path / "log").listened == {"0.0.0.0"}
 
 
-def test_a_run_contacts_no_other_machine(tmp_path: Path) -> None:
+def test_a_run_contacts_no_other_machine_and_lets_none_in(tmp_path: Path) -> None:
     path = recipe(tmp_path / "recipe.yaml", german_pages(tmp_path / "pages", 8))
-    assert trace(command("run", path, "--out", tmp_path / "run"), tmp_path / "log").contacted == set()
+    traced = trace(command("run", path, "--out", tmp_path / "run"), tmp_path / "log")
+    assert traced.contacted == traced.listened == set()
