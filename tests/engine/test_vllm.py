@@ -46,7 +46,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict:  # type: ignore[t
     (folder / "script.py").write_text(_SCRIPT, "utf-8")
     command = [sys.executable, str(folder / "script.py")]
     if shutil.which("strace"):
-        stdout, contacted = trace(command, folder / "log")
+        stdout, contacted, _ = trace(command, folder / "log")
     else:
         stdout, contacted = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600, cwd=ROOT).stdout, None
     said = next(line for line in stdout.splitlines() if line.startswith("RESULT")).removeprefix("RESULT ")
