@@ -95,7 +95,7 @@ def test_a_training_has_fewer_workers_when_a_node_is_lost_and_all_again_when_one
         driver.kill()
         driver.wait()
     losses = bench.losses("elastic")
-    bench.fork(training("steady", **steady, max_steps=len(losses)))
+    bench.fork(training("steady", **steady, max_steps=len(losses)), workers=2)
     assert losses == pytest.approx(bench.losses("steady"), rel=1e-5)
 
 
