@@ -1,5 +1,6 @@
 """Run stages on Ray: Ray Data streams the rows and schedules the work, our stores commit it."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -220,6 +221,7 @@ def _seal(plan: Plan, shard: InputShard) -> str | None:
 
 def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | FromStage, shards: list[InputShard]) -> Iterator[Row]:
     import ray
+    from ray.util.annotations import RayDeprecationWarning
 
     if not shards:
         return
@@ -234,11 +236,14 @@ def _acknowledgements(plan: Plan, plan_reference: Any, source: FromManifest | Fr
         "max_retries": MAX_TASK_RETRIES,
         "compute": ray.data.TaskPoolStrategy(min(len(items), num_waiting_tasks())),
     }
-    data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", **reading)
-    if plan.model is None:
-        here = {"num_cpus": 1, "max_retries": MAX_TASK_RETRIES}
-        data = data.map_batches(work_here, fn_args=(plan_reference,), batch_size=None, batch_format="pyarrow", **here)
-    else:
+    with warnings.catch_warnings():
+        # This Ray takes the number of retries in no other way, and warns that a later one will not.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        data = data.map_batches(_read, fn_args=(plan_reference,), batch_size=1, batch_format="pyarrow", **reading)
+        if plan.model is None:
+            here = {"num_cpus": 1, "max_retries": MAX_TASK_RETRIES}
+            data = data.map_batches(work_here, fn_args=(plan_reference,), batch_size=None, batch_format="pyarrow", **here)
+    if plan.model is not None:
         arguments = {"fn_constructor_args": (plan,), "compute": _workers(plan, plan.model, shards)}
         data = data.map_batches(RowWorker, batch_size=None, batch_format="pyarrow", num_cpus=0, **arguments)
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
