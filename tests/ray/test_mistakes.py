@@ -84,8 +84,9 @@ def stages(recipe, models):
 """
 
 
-def test_a_row_that_ends_each_process_that_treats_it_ends_the_run(tmp_path: Path, joined: Cli) -> None:
+def test_a_row_that_ends_each_process_that_treats_it_ends_the_run(tmp_path: Path, joined: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray Data alone would try it for ever, without a word."""
+    monkeypatch.setattr("xl.execute.MAX_TASK_RETRIES", 1)
     (tmp_path / "method.py").write_text(FATAL, "utf-8")
     pages = german_pages(tmp_path / "pages", 8)
     done = joined("run", recipe(tmp_path / "recipe.yaml", pages, method=str(tmp_path / "method.py"), models={}), "--out", tmp_path / "run")
