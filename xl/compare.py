@@ -87,7 +87,7 @@ def parse_arms(texts: Sequence[str]) -> list[Arm]:
     """
     runs: dict[str, list[Path]] = {}
     roles: dict[str, str] = {}
-    folders = Counter(Path(text.partition(":")[0]).name for text in texts)
+    folders = Counter(path.name for path in {Path(text.rpartition("=")[2].partition(":")[0]) for text in texts})
     for text in texts:
         name, equals, place = text.rpartition("=")
         path, colon, role = place.rpartition(":")

@@ -27,8 +27,9 @@ from xl.stage import RowStage
 Hashes = npt.NDArray[np.uint64]
 
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_UNTELLING_NAMES = ("", "index", "default", "home")
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+
+_UNTELLING_NAMES = ("", "index", "default", "home")
 
 
 class Contamination(Strict):

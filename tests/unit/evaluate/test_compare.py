@@ -17,6 +17,7 @@ def test_arms_are_runs_with_a_role_and_the_same_name_means_seeds() -> None:
     arms = parse_arms(["true=runs/t0", "true=runs/t1", "runs/a:base"])
     assert [(arm.name, arm.role, len(arm.runs)) for arm in arms] == [("true", "tuned", 2), ("a:base", "base", 1)]
     assert [arm.name for arm in parse_arms(["a/run", "b/run", "other"])] == ["a/run", "b/run", "other"]
+    assert [arm.name for arm in parse_arms(["a/run:base", "a/run"])] == ["run:base", "run"]
     with pytest.raises(UserError, match="one arm alone"):
         parse_arms(["runs/a:tuned"])
     with pytest.raises(UserError, match="give this one another NAME="):
