@@ -103,7 +103,8 @@ def _is_foreign_script(characters: Characters, wanted: str) -> bool:
 
 @dataclass(frozen=True)
 class LanguageScore:
-    """How many answers were in the wanted language. `interval` is Wilson's for `accuracy` at 95 %; both are null without answers."""
+    """How many answers were in the wanted language. `interval` is one for `accuracy` at 95 %, Wilson's unless somebody
+    who knows of clusters puts another one in its place; both are null without answers."""
 
     num_answers: int
     num_right: int
