@@ -40,8 +40,13 @@ def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the
     asked = every["pairs"]["de"]["in"] + 2 * (every["rated"]["de"]["in"] + len(pairs))
     assert traced(tmp_path / "trace").total() == asked, "a round that teaches nothing new costs no call"
 
-    printed, again = (joined(run, main=job("held_out")) for _ in range(2))
+    labelled = tmp_path / "labelled.jsonl"
+    labels = [{"lang": "de", "instruction": f"What is {n}?", "text": f"Das ist die Zahl {n}.", "label": n % 2} for n in range(12)]
+    labelled.write_text("\n".join(map(json.dumps, labels)), "utf-8")
+    printed, again = (joined(run, "--labelled", labelled, main=job("held_out")) for _ in range(2))
     assert "writers on 10 held-out seeds" in succeeded(printed)
+    assert "raters on 12 pairs that people labelled" in printed.stdout
+    assert ledger(run / "held_out" / "labelled")["rated_margin"]["de"]["kept"] == 12
     assert ledger(run / "held_out" / "reverse")["retrieved"]["de"]["kept"] == 10
     assert ledger(run / "held_out" / "raters")["rated_margin"]["de"]["kept"] == len(pairs)
     tables = [text[text.index("writers on") :] for text in (printed.stdout, again.stdout)]

@@ -2,6 +2,7 @@
 
 RUN/held_out/reverse/    one row a held-out seed: what the trained and the prompted writer make of its text
 RUN/held_out/raters/     four or five rows a seed (`xl.pairs.rating_set`): what the raters say of pairs whose level is known
+RUN/held_out/labelled/   one row a pair that people labelled (`xl.pairs.labelled`), where there are such: what the raters say of it
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,15 +61,29 @@ class RaterScore:
 
 
 @dataclass(frozen=True)
+class LabelledScore:
+    """Area under the ROC curve on pairs that people labelled, with its 95 % interval over texts."""
+
+    num_read: int
+    """Pairs of which a rating could be read; the others are left out."""
+    auc: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """What came of it. Only what the recipe has a model for is there."""
 
     num_seeds: int
     writers: dict[str, WriterScore]
     raters: dict[str, RaterScore]
+    num_labelled: int
+    labelled: dict[str, LabelledScore]
 
 
-def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: Engines, console: Console) -> HeldOut:
+def measure(
+    recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: Engines, console: Console, labelled: Sequence[Row] = ()
+) -> HeldOut:
     """Ask the models about the held-out seeds, or go on asking. Ray must be initialised.
 
     Args:
@@ -78,6 +93,7 @@ def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: 
             such models.
         engines: the run's.
         console: for progress.
+        labelled: pairs that people labelled (`xl.pairs.labelled.read_labelled`), for the raters to rate as well.
 
     Raises:
         UserError: the seeds cannot be read, or a model does not work.
@@ -86,17 +102,22 @@ def measure(recipe: Recipe, run: RunFolder, roles: Mapping[str, Role], engines: 
     split = read_seeds(recipe.seeds, recipe.languages, recipe.seed)
     writers = [writer for writer in WRITERS if writer in roles]
     raters = [rater for rater in RATERS if rater != "trained" or "evaluator" in roles]
-    folder = RunFolder(run.root / "held_out")
-    rows = _seed_rows(split.held_out, [*split.train, *split.held_out], recipe.seed)
-    _take(RunFolder(folder.root / "reverse"), _writing(recipe, writers, roles), rows, _SEED_SCHEMA, recipe.seed, roles, engines, console)
-    pairs = rated_rows(split, recipe.rating, recipe.seed)
-    _take(RunFolder(folder.root / "raters"), _rating(recipe, raters, roles), pairs, _RATED_SCHEMA, recipe.seed, roles, engines, console)
-    written = finished_rows(RunFolder(folder.root / "reverse"), "retrieved")
-    rated = finished_rows(RunFolder(folder.root / "raters"), f"rated_{raters[-1]}")
+
+    def asked(name: str, stages: list[Stage], rows: Sequence[Row], schema: pa.Schema) -> list[Row]:
+        return _taken(RunFolder(run.root / "held_out" / name), stages, rows, schema, recipe.seed, roles, engines, console)
+
+    written = asked(
+        "reverse", _writing(recipe, writers, roles), _seed_rows(split.held_out, [*split.train, *split.held_out], recipe.seed), _SEED_SCHEMA
+    )
+    rating = _rating(recipe, raters, roles)
+    rated = asked("raters", rating, rated_rows(split, recipe.rating, recipe.seed), _RATED_SCHEMA)
+    judged = asked("labelled", rating, labelled, _RATED_SCHEMA) if labelled else []
     return HeldOut(
-        len(split.held_out),
-        {writer: _writer_score(written, writer, recipe.seed) for writer in writers},
-        {rater: _rater_score(rated, rater, recipe.seed) for rater in raters},
+        num_seeds=len(split.held_out),
+        writers={writer: _writer_score(written, writer, recipe.seed) for writer in writers},
+        raters={rater: _rater_score(rated, rater, recipe.seed) for rater in raters},
+        num_labelled=len(judged),
+        labelled={rater: _labelled_score(judged, rater, recipe.seed) for rater in raters if judged},
     )
 
 
@@ -198,21 +219,22 @@ def _known(role: Role, ask: Ask | None = None) -> dict[str, Any]:
     return {"model": semantic(model) | {"digest": resolved.digest}, **prompts}
 
 
-def _take(
+def _taken(
     run: RunFolder,
     stages: list[Stage],
-    rows: list[Row],
+    rows: Sequence[Row],
     schema: pa.Schema,
     seed: int,
     roles: Mapping[str, Role],
     engines: Engines,
     console: Console,
-) -> None:
+) -> list[Row]:
     run.root.mkdir(parents=True, exist_ok=True)
     # It measures a run; another model or setting of the run is another measurement, and the old one is nobody's work.
     check_fingerprints(run, stages, _SOURCE, {}, redo=True, kept=("seeds",))
     run.write_info({"stages": ["seeds", *(stage.name for stage in stages)]})
-    take_rows(Pipeline(run, stages, roles, seed, _SOURCE, engines, console), rows, schema, "seeds")
+    take_rows(Pipeline(run, stages, roles, seed, _SOURCE, engines, console), list(rows), schema, "seeds")
+    return finished_rows(run, stages[-1].name)
 
 
 def _writer_score(rows: list[Row], writer: str, seed: int) -> WriterScore:
@@ -225,3 +247,8 @@ def _writer_score(rows: list[Row], writer: str, seed: int) -> WriterScore:
 def _rater_score(rows: list[Row], rater: str, seed: int) -> RaterScore:
     column = f"rating_{rater}"
     return RaterScore(*rater_auc(rows, column, seed), *rater_auc([row for row in rows if is_hard(row)], column, seed))
+
+
+def _labelled_score(rows: list[Row], rater: str, seed: int) -> LabelledScore:
+    column = f"rating_{rater}"
+    return LabelledScore(sum(row[column] is not None for row in rows), *rater_auc(rows, column, seed))

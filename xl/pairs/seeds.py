@@ -67,7 +67,7 @@ def read_seeds(seeds: Seeds, languages: Sequence[str], seed: int) -> SeedSplit:
         columns = [seeds.lang, seeds.instruction, seeds.response]
         rows = hub_rows(path, columns, seeds.split, seeds.revision) if is_on_hub(path) else read_rows(path, columns)
         for number, row in enumerate(rows, 1):
-            pair = _seed(row, seeds, f"{path}: row {number}")
+            pair = seed_of(row, seeds, f"{path}: row {number}")
             if pair.lang in languages:
                 found[pair.id] = pair
     if len(found) <= seeds.num_held_out:
@@ -79,7 +79,8 @@ def read_seeds(seeds: Seeds, languages: Sequence[str], seed: int) -> SeedSplit:
     return SeedSplit([pair for pair in found.values() if pair.id not in held_out], [pair for pair in found.values() if pair.id in held_out])
 
 
-def _seed(row: Row, seeds: Seeds, where: str) -> Seed:
+def seed_of(row: Row, seeds: Seeds, where: str) -> Seed:
+    """The pair that a file's row holds. Raises UserError for an unknown language or an empty text, and says `where`."""
     lang = language_code(str(row[seeds.lang]))
     if lang is None:
         raise UserError(f"{where}: unknown language {row[seeds.lang]!r}; use ISO 639 codes such as de, or English names such as German")
