@@ -77,7 +77,7 @@ class Engines:
 
         model, resolved = role
         prepare(resolved)
-        key = _key(role)
+        key = engine_key(role)
         if model.engine != "openai":
             self._start_host()
             self.make_room(needs_of(model), placement.of(model, model.gpus), model.replicas[0], key)
@@ -95,7 +95,7 @@ class Engines:
         if placement.beside_engines() and model.engine != "openai" and model.gpus:
             prepare(resolved)
             self._start_host()
-            self.host.ready.remote(_key(role), model, resolved)
+            self.host.ready.remote(engine_key(role), model, resolved)
 
     def _start_host(self) -> None:
         from xl.engines.host import start_host
@@ -150,7 +150,7 @@ def _wanted(model: Model) -> str:
     return f"{model.gpus:g} GPUs{kind}, {model.cpus:g} CPUs{labels}"
 
 
-def _key(role: Role) -> str:
+def engine_key(role: Role) -> str:
     """What engines of the same model and settings have in common.
 
     The digest of a model that a run trains for itself names what it is made of, and arms that made theirs of other rows have others:

@@ -272,10 +272,12 @@ def _execute(job: Job) -> None:
     if until == "pages":
         _filter_pages(job)
         return
+    # A page's file that cannot be read is told before hours of training.
+    manifest = _index_pages(job, job.recipe) if isinstance(job.recipe, PageRecipe) else None
     for role, training in job.trainings.items():
         if not training.lessons:
             job.make(role, training)
-    names = _take_pages(job, job.recipe) if isinstance(job.recipe, PageRecipe) else _take_rows(job)
+    names = _take_pages(job, manifest) if manifest else _take_rows(job)
     conclude(job.recipe, job.run, names)
     num_pairs = write_dataset(job.run, job.recipe, names)
     if until == "dataset":
@@ -297,17 +299,24 @@ def _filter_pages(job: Job) -> None:
     if not isinstance(job.recipe, PageRecipe):
         raise UserError(f"--until pages: the method {job.recipe.method} reads no pages")
     ahead = itertools.takewhile(lambda stage: not (isinstance(stage, RowStage) and stage.model), job.stages)
-    _take_pages(replace(job, stages=list(ahead)), job.recipe)
+    _take_pages(replace(job, stages=list(ahead)), _index_pages(job, job.recipe))
 
 
-def _take_pages(job: Job, recipe: PageRecipe) -> list[str]:
-    """Take the pages through the job's stages; returns the names of their shards."""
+def _index_pages(job: Job, recipe: PageRecipe) -> Manifest:
+    """Find out which pages there are."""
     from xl.execute import parallel
-    from xl.worker import FromManifest
 
     job.engines.make_room_for_a_cpu()
     manifest = make_manifest(job.run.manifest, job.files, recipe.pages, recipe.page_languages, job.options.limit, parallel)
     _check_disk(job, manifest)
+    return manifest
+
+
+def _take_pages(job: Job, manifest: Manifest) -> list[str]:
+    """Take the pages through the job's stages; returns the names of their shards."""
+    from xl.worker import FromManifest
+
+    job.engines.make_room_for_a_cpu()
     job.pipeline().take(FromManifest(manifest), manifest.shards, PAGE_SCHEMA)
     return [shard.name for shard in manifest.shards]
 

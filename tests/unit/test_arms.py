@@ -11,10 +11,12 @@ from rich.console import Console
 from tests.support import german_pages
 from xl import runs
 from xl.arms import share
+from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.folder import RunFolder
 from xl.methods import check_recipe
-from xl.pipeline import Engines, Pipeline
+from xl.pipeline import Engines, Pipeline, engine_key
+from xl.recipe import Model
 from xl.records import Row
 from xl.stage import RowStage
 from xl.store import InputShard
@@ -97,3 +99,14 @@ def test_failed_rows_of_a_shared_stage_are_the_runs_own_to_ask_again(tmp_path: P
     kept = pipeline.take(FromStage(run.store("input")), [InputShard("0", "digest", {"de": 2})], schema)
     assert [shard.languages for shard in kept] == [{"de": 1}]
     assert not run.stage_info("asked"), "nothing is noted in the run's folder"
+
+
+def test_engines_are_shared_by_arms_that_ask_the_same_model_and_by_no_others(tmp_path: Path) -> None:
+    """A model that an arm trained for itself may have the digest of the run's, whose later labels are other ones."""
+    model, own, other = Model(model="org/name"), tmp_path / "run", tmp_path / "arms" / "other"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+    same = tmp_path / "arms" / "same"
+    same.symlink_to(own)
+    keys = [engine_key((model, ResolvedModel("org/name", str(path), "digest", None, None))) for path in (own, same, other)]
+    assert keys[0] == keys[1] != keys[2]

@@ -157,6 +157,13 @@ class Fleet:
         self.chat, self.num_failed_starts = chat, 0
         self.num_up_at_once = max(self.num_up_at_once, len(self.up))
 
+    def cannot_load(self, error: UserError) -> None:
+        """An engine says that the model cannot be loaded. Where others could, its machine is not well, or what that reads from."""
+        if self.has_been_up:
+            self.fails_to_start(str(error))
+        else:
+            self.failure = error
+
     def fails_to_start(self, why: str) -> None:
         """An engine died while it loaded."""
         self.num_failed_starts += 1

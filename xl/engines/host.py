@@ -198,13 +198,11 @@ class _EngineHost:
             return
         if isinstance(chat, bool):
             fleet.comes_up(name, chat)
-        elif isinstance(chat, UserError) and not fleet.has_been_up:
-            fleet.failure = chat
         else:
-            if isinstance(chat, UserError):  # others could load it: this machine, or what it reads from, is not well
-                why = str(chat)
             self._drop(fleet, name)
-            if why is not None:
+            if isinstance(chat, UserError):
+                fleet.cannot_load(chat)
+            elif why is not None:
                 fleet.fails_to_start(why)
         await self._adjust(fleet)
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from xl.engines.fleet import MAX_ENGINE_DEATHS, MAX_FAILED_STARTS, SILENT_SECONDS, Fleet, num_calls, parcel_rows
+from xl.errors import UserError
 from xl.recipe import Model
 
 SETTINGS = {"model": "scripted", "engine": "scripted", "gpus": 1, "replicas": [2, 6], "max_num_seqs": 8, "idle_seconds": 60}
@@ -110,6 +111,16 @@ def test_a_model_that_never_starts_is_given_up() -> None:
     assert made.failure is None and made.num_lacking == 2
     made.fails_to_start("out of memory")
     assert "out of memory" in str(made.failure) and made.num_lacking == 0
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run_at_once_unless_another_engine_could_load_it() -> None:
+    """A wrong folder is the user's to mend; a disk that one machine cannot read is not."""
+    never, once = fleet(), fleet(1)
+    for made in (never, once):
+        made.begin(2)
+        made.cannot_load(UserError("no such folder"))
+    assert "no such folder" in str(never.failure)
+    assert once.failure is None and once.num_lacking == 1
 
 
 def test_where_one_machine_is_broken_the_engines_of_the_others_do_without_it() -> None:

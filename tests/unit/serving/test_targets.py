@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from tests.support import ROOT, recipe
+from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.methods import load_recipe
-from xl.serving.deploy import adapter_path, cluster_application, deployment_options
+from xl.serving.deploy import adapter_path, cluster_application, deployment_options, llm_arguments
 from xl.serving.settings import Serving
 from xl.serving.targets import load_serving
 
@@ -103,6 +104,13 @@ def test_replicas_scale_with_load_and_to_nothing_only_where_allowed() -> None:
 
     assert (scaling()["min_replicas"], scaling()["max_replicas"], scaling()["target_ongoing_requests"]) == (1, 1, 64)
     assert scaling(replicas=[2, 5], scale_to_zero=True)["min_replicas"] == 0 and scaling(replicas=[2, 5])["min_replicas"] == 2
+
+
+def test_the_ranks_of_a_replica_share_what_it_is_given() -> None:
+    model = {"model": "org/name", "gpus": 4, "cpus": 8, "tensor_parallel": 4}
+    serving = Serving.model_validate({"models": {"m": model}})
+    arguments = llm_arguments("m", serving.models["m"], ResolvedModel("org/name", "/models/m", "digest", None, None), serving)
+    assert arguments["placement_group_config"]["bundles"] == [{"CPU": 2.0, "GPU": 1.0}] * 4
 
 
 def test_an_adapter_is_a_local_folder_or_a_hub_id(tmp_path: Path) -> None:
