@@ -5,15 +5,20 @@ asks: while one row waits for its first answer, another is already at its third.
 """
 
 import functools
+import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jinja2
+import numpy as np
 
 from xl.records import Row, row_seed
+
+MIN_OPTIONS_MASS = 1e-6
+"""Less than this is what is left of an answer's options where an endpoint lists tokens by their text and a twin has taken their places."""
 
 
 class Drop(NamedTuple):
@@ -57,15 +62,35 @@ class Request:
     prompt: str = ""
 
 
+def by_text(logprobs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Log-probabilities of tokens by their text. Tokens that read alike add up: `2` is in many vocabularies twice, also as a byte."""
+    found: dict[str, float] = {}
+    for text, logprob in logprobs:
+        found[text] = float(np.logaddexp(found[text], logprob)) if text in found else logprob
+    return found
+
+
 @dataclass(frozen=True)
 class Completion:
-    """A model's answer. `first_logprobs` maps the likeliest first tokens' texts to their log-probabilities."""
+    """A model's answer. `first_logprobs` maps the likeliest first tokens' texts to their log-probabilities (`by_text`)."""
 
     text: str
     finish_reason: str = "stop"
     first_logprobs: Mapping[str, float] = field(default_factory=dict)
     prompt_tokens: int = 0
     output_tokens: int = 0
+
+    def shares(self, options: Sequence[str]) -> dict[str, float]:
+        """Probabilities of options that are one token each as the answer's first token, renormalised over the options.
+
+        Empty where the engine tells no log-probabilities, or leaves the options less than `MIN_OPTIONS_MASS` together.
+        """
+        masses = dict.fromkeys(options, 0.0)
+        for token, logprob in self.first_logprobs.items():
+            if token.strip() in masses:
+                masses[token.strip()] += math.exp(logprob)
+        total = sum(masses.values())
+        return {option: mass / total for option, mass in masses.items()} if total >= MIN_OPTIONS_MASS else {}
 
 
 @dataclass(frozen=True)

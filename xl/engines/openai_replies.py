@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, FiniteFloat, RootModel, model_validator
 
-from xl.ask import RequestFailed
+from xl.ask import RequestFailed, by_text
 
 _REFUSAL = re.compile(
     r"unknown|unrecogni[sz]ed|unsupported|not support|n't support|not permitted|not allowed|unexpected|extra|unavailable", re.I
@@ -70,7 +70,7 @@ class ChatChoice(BaseModel):
     def first_logprobs(self) -> dict[str, float]:
         """The likeliest first tokens."""
         tokens = self.logprobs.content if self.logprobs else None
-        return {top.token: top.logprob for top in tokens[0].top_logprobs} if tokens else {}
+        return by_text((top.token, top.logprob) for top in tokens[0].top_logprobs) if tokens else {}
 
 
 class TextLogprobs(BaseModel):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from xl.ask import Completion, EngineDied, Request, RequestFailed, Sampling, Score
+from xl.ask import Completion, EngineDied, Request, RequestFailed, Sampling, Score, by_text
 from xl.engines.models import cpu_computes_bf16
 from xl.errors import UserError, require
 from xl.recipe import Model
@@ -48,7 +48,7 @@ class VLLMEngine:
         return Completion(
             text=output.text,
             finish_reason=output.finish_reason or "stop",
-            first_logprobs={str(entry.decoded_token): float(entry.logprob) for entry in first.values()},
+            first_logprobs=by_text((str(entry.decoded_token), float(entry.logprob)) for entry in first.values()),
             prompt_tokens=len(tokens),
             output_tokens=len(output.token_ids),
         )

@@ -5,7 +5,6 @@ it. Before a judge is believed it must pass the examination of `xl.evaluate.exam
 """
 
 import asyncio
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -124,12 +123,8 @@ def _read_letter(completion: Completion) -> float | None:
     found = _LETTER.fullmatch(completion.text)
     if not found:
         return None
-    mass = {"A": 0.0, "B": 0.0}
-    for token, logprob in completion.first_logprobs.items():
-        if token.strip() in mass:
-            mass[token.strip()] += math.exp(logprob)
-    total = sum(mass.values())
-    return mass["A"] / total if total > 0 else float(found[1] == "A")
+    shares = completion.shares(("A", "B"))
+    return shares["A"] if shares else float(found[1] == "A")
 
 
 _MARKS = re.compile(

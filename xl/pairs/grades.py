@@ -1,6 +1,5 @@
 """Grades from 1 to 5 that a model gives with a single digit."""
 
-import math
 import re
 
 from xl.ask import Completion, Sampling
@@ -20,9 +19,5 @@ def expected_grade(completion: Completion) -> float | None:
     found = _GRADE.match(completion.text)
     if not found:
         return None
-    mass = dict.fromkeys(GRADES, 0.0)
-    for token, logprob in completion.first_logprobs.items():
-        if token.strip() in mass:
-            mass[token.strip()] += math.exp(logprob)
-    total = sum(mass.values())
-    return sum(int(grade) * share for grade, share in mass.items()) / total if total > 0 else float(found[1])
+    shares = completion.shares(GRADES)
+    return sum(int(grade) * share for grade, share in shares.items()) if shares else float(found[1])

@@ -5,9 +5,8 @@ instructions of other pages in the same language.
 """
 
 import asyncio
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Literal
 
@@ -69,6 +68,7 @@ class Rating(BaseModel):
     """The same for a base model."""
 
 
+_DIGITS = tuple(str(int(level)) for level in reversed(Level))
 _LEVEL = re.compile(r"\W*([012])(?![.,/]?\d)")
 _NUM_LOGPROBS = 10
 _CHARS_PER_TOKEN = 16
@@ -82,7 +82,7 @@ def rate_pair(settings: Rating) -> Ask:
         name="rate_pair",
         prompt=trained_prompt("rate_trained", settings.max_page_chars) if settings.rater == "trained" else prompted(),
         parse=_parse_rating,
-        sampling=Sampling(max_tokens=4, choices=tuple(str(int(level)) for level in reversed(Level)), num_logprobs=_NUM_LOGPROBS),
+        sampling=Sampling(max_tokens=4, choices=_DIGITS, num_logprobs=_NUM_LOGPROBS),
     )
 
 
@@ -111,18 +111,9 @@ def _parse_rating(row: Row, completion: Completion) -> Columns | Drop:
     found = _LEVEL.match(completion.text)
     if not found:
         return Drop("rating_unreadable")
-    level = int(found[1])
-    return {"rating": _expected_level(completion.first_logprobs, level), "rating_level": level}
-
-
-def _expected_level(logprobs: Mapping[str, float], level: int) -> float:
-    """Mean level under the first token's probabilities, renormalised over the three digits; the answer itself where there are none."""
-    mass = {int(digit): 0.0 for digit in Level}
-    for token, logprob in logprobs.items():
-        if token.strip() in {"0", "1", "2"}:
-            mass[int(token)] += math.exp(logprob)
-    total = sum(mass.values())
-    return sum(value * share for value, share in mass.items()) / total if total > 0 else float(level)
+    level, shares = int(found[1]), completion.shares(_DIGITS)
+    rating = sum(int(digit) * share for digit, share in shares.items()) if shares else float(level)
+    return {"rating": rating, "rating_level": level}
 
 
 def keep_rating(settings: Rating) -> Filter:

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from xl.ask import Completion, Context, Drop, Score
+from xl.ask import Completion, Context, Drop, Score, by_text
 from xl.pairs.rate import Rating, keep_margin, keep_rating, likelihood_margin, rate_pair
 
 ROW = {
@@ -84,6 +84,17 @@ def rated(text: str, **logprobs: float):
 def test_the_rating_is_the_expected_level_over_the_three_digits_alone():
     columns = rated("2", t2=0.4, t1=0.1, tGood=0.5)
     assert columns == {"rating": pytest.approx((2 * 0.4 + 0.1) / 0.5), "rating_level": 2}
+
+
+def test_digits_that_are_twice_in_a_vocabulary_count_together():
+    """Gemma's has `2` as a digit and as a byte, and under the three choices both are among the likeliest."""
+    tokens = [("2", math.log(0.5)), ("0", math.log(0.3)), ("1", math.log(0.2)), ("2", -31.7), ("0", -31.7), ("1", -31.8)]
+    columns = rate_pair(Rating()).parse(ROW, Completion("2", first_logprobs=by_text(tokens)))
+    assert columns == {"rating": pytest.approx(1.2), "rating_level": 2}
+
+
+def test_where_an_endpoint_lets_the_twins_take_the_digits_places_the_answer_itself_is_the_rating():
+    assert rated("2", t2=1e-14, t1=1e-14, t0=2e-14) == {"rating": 2.0, "rating_level": 2}
 
 
 def test_without_log_probabilities_the_answer_itself_is_the_rating():
