@@ -37,7 +37,7 @@ def main(
     from xl.methods.held_out import HeldOut, measure
     from xl.methods.x_instruction import Recipe
     from xl.pairs.labelled import read_labelled
-    from xl.pipeline import Engines, find_model
+    from xl.pipeline import Engines, as_tuned, find_model
     from xl.ray_session import ray_session
     from xl.runs import resolve_models
     from xl.summary import recipe_of
@@ -51,7 +51,7 @@ def main(
     untrained = {"prompted": recipe.model_for("writer"), "prompted_rater": recipe.model_for("rater")}
     roles = {name: (model, find_model(model)) for name, model in untrained.items()}
     own = {"trained": "writer", "evaluator": "rater"}
-    roles |= {name: (recipe.model_for(role), models[role]) for name, role in own.items() if role in trainings}
+    roles |= {name: (as_tuned(recipe.model_for(role)), models[role]) for name, role in own.items() if role in trainings}
     with locked(opened), ray_session(address), Engines(console) as engines:
         check_shared(opened)
         found: HeldOut = measure(recipe, opened, roles, engines, console, pairs)

@@ -83,14 +83,18 @@ class Completion:
     def shares(self, options: Sequence[str]) -> dict[str, float]:
         """Probabilities of options that are one token each as the answer's first token, renormalised over the options.
 
-        Empty where the engine tells no log-probabilities, or leaves the options less than `MIN_OPTIONS_MASS` together.
+        Empty where the engine tells no log-probabilities, where it leaves the options less than `MIN_OPTIONS_MASS` together, and where the
+        likeliest first token is a blank or a mark, behind which the option comes: what this leaves for the options tells nothing.
         """
         masses = dict.fromkeys(options, 0.0)
         for token, logprob in self.first_logprobs.items():
             if token.strip() in masses:
                 masses[token.strip()] += math.exp(logprob)
         total = sum(masses.values())
-        return {option: mass / total for option, mass in masses.items()} if total >= MIN_OPTIONS_MASS else {}
+        likeliest = max(self.first_logprobs, key=self.first_logprobs.__getitem__, default="")
+        if total < MIN_OPTIONS_MASS or not any(map(str.isalnum, likeliest)):
+            return {}
+        return {option: mass / total for option, mass in masses.items()}
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,16 @@ def quote(text: str) -> str:
     return _CONTROL_WORDS.sub(r"(\1)", text.replace("<", "‹").replace(">", "›"))
 
 
+def unquote(text: str, source: str) -> str:
+    """What a model made of a quoted `source`, with the angle brackets that this has: models repeat them as they are shown them.
+
+    A source that has ‹ › itself leaves no way to tell, and the text stays as it is.
+    """
+    if not set("<>") & set(source) or set("‹›") & set(source):
+        return text
+    return text.replace("‹", "<").replace("›", ">")
+
+
 def one_line(text: str) -> str:
     """Text without line breaks: in a base model's prompt a line break ends the field."""
     return " ".join(text.split())
@@ -212,7 +226,9 @@ class Prompt:
         return cls(chat=chat.read_text("utf-8"), base=base.read_text("utf-8"), stop=stop)
 
     def render(self, row: Row, chat: bool, sampling: Sampling, seed: int) -> Request:
-        """The request that this prompt makes of a row."""
+        """The request that this prompt makes of a row. Raises RuntimeError for a base model where the prompt is for chat models alone."""
+        if not (chat or self.base):
+            raise RuntimeError("this prompt is for chat models, and the engine says that its model is none")
         values = {key: quote(value) if isinstance(value, str) else value for key, value in row.items()}
         if not chat:
             text = _template(self.base).render(values).strip()

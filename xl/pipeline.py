@@ -38,9 +38,14 @@ def find_model(model: Model) -> ResolvedModel:
     return ResolvedModel(model.model, model.model, f"{model.engine}:{model.model}", None, model.chat)
 
 
+def as_tuned(base: Model) -> Model:
+    """How a model is run that was tuned here: as its base is, but asked by the chat template that it was trained with."""
+    return base.model_copy(update={"revision": None, "chat": None})
+
+
 def tuned_model(base: Model, training: Path) -> Model:
     """The model that a training made of `base`, run the way that `base` is."""
-    return base.model_copy(update={"model": str(training / "model"), "revision": None, "chat": None})
+    return as_tuned(base).model_copy(update={"model": str(training / "model")})
 
 
 def tuned_role(base: Model, training: Path) -> Role:

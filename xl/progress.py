@@ -64,6 +64,7 @@ class StageProgress:
         self._outcomes = {"kept": 0, "dropped": 0, "failed": 0}
         self._note = ""
         self._started = self._logged = time.monotonic()
+        self._over = threading.Event()
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (
@@ -82,9 +83,11 @@ class StageProgress:
             self._bar.start()
         else:
             self._console.print(f"{self._name}: {self._num_rows:,} {self._unit}", highlight=False)
+            threading.Thread(target=self._remind, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
         if self._bar:
             self._bar.stop()
         if kind is None:
@@ -105,9 +108,19 @@ class StageProgress:
         if self._bar:
             self._bar.update(self._task, completed=self._num_done, rates=self._rates(now))
         elif now - self._logged >= LOG_INTERVAL_SECONDS:
-            self._logged = now
-            self._console.print(f"{self._name}: {self._line()}; {self._rates(now)}", highlight=False)
-            sys.stdout.flush()
+            self._log(now)
+
+    def _log(self, now: float) -> None:
+        self._logged = now
+        self._console.print(f"{self._name}: {self._line()}; {self._rates(now)}", highlight=False)
+        sys.stdout.flush()
+
+    def _remind(self) -> None:
+        """Leave a line each minute also while no row is finished: those under way may take long."""
+        while not self._over.wait(LOG_INTERVAL_SECONDS):
+            now = time.monotonic()
+            if now - self._logged >= WAITING_INTERVAL_SECONDS:
+                self._log(now)
 
     def _line(self) -> str:
         parts = [f"{count:,} {outcome}" for outcome, count in self._outcomes.items() if count]
@@ -120,5 +133,5 @@ class StageProgress:
         seconds = max(1e-6, now - self._started)
         rate = self._num_new / seconds
         tokens = f", {self._num_tokens / seconds:,.0f} tokens/s" if self._num_tokens else ""
-        rest = f", {left((self._num_rows - self._num_done) / rate)} left" if rate else ""
+        rest = f", {left((self._num_rows - self._num_done) / rate)} left" if rate else f", for {left(seconds)} now"
         return ", ".join(filter(None, (f"{rate:,.1f} {self._unit}/s{tokens}{rest}", self._note)))

@@ -27,9 +27,9 @@ from xl.folder import RunFolder, plain
 from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, role_trainings
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import SourceFile
-from xl.pipeline import Engines, Pipeline, Role, find_model, tuned_role
+from xl.pipeline import Engines, Pipeline, Role, as_tuned, find_model, tuned_role
 from xl.progress import waiting
-from xl.recipe import PageRecipe, Recipe
+from xl.recipe import Model, PageRecipe, Recipe
 from xl.records import PAGE_SCHEMA, Row
 from xl.settings import semantic
 from xl.stage import RowStage, Stage, fingerprints
@@ -87,7 +87,12 @@ class Job:
     @property
     def roles(self) -> dict[str, Role]:
         """The recipe's models by role."""
-        return {role: (self.recipe.model_for(role), resolved) for role, resolved in self.models.items()}
+        return {role: (self.model(role), resolved) for role, resolved in self.models.items()}
+
+    def model(self, role: str) -> Model:
+        """The recipe's model of a role, as it is run."""
+        model = self.recipe.model_for(role)
+        return as_tuned(model) if role in self.trainings else model
 
     def pipeline(self) -> Pipeline:
         """The stages from pages to the dataset."""
@@ -109,7 +114,7 @@ class Job:
 
         What learns from rows of the run is made here, and a model with an exam takes it.
         """
-        model, training = self.recipe.model_for(role), self.trainings.get(role)
+        model, training = self.model(role), self.trainings.get(role)
         if training is None:
             return model, self.models[role]
         target = self.run.role_folder(role)

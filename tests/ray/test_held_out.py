@@ -17,8 +17,11 @@ SEEDS = {"from": [str(ROOT / "jobs/samples/seeds/de.jsonl")], "num_held_out": 10
 
 
 def test_every_held_out_seed_is_asked_about_once_and_the_same_command_prints_the_same(tmp_path: Path, joined: Cli) -> None:
-    """The run trains an evaluator, and another one on what the first is sure of; a scripted engine then rates as before, which ends it."""
-    model = {"model": str(tiny_model(tmp_path / "tiny")), "engine": "scripted"}
+    """The run trains an evaluator, and another one on what the first is sure of; a scripted engine then rates as before, which ends it.
+
+    The base model is no chat model, and what is made of it takes chat messages, as it was trained on.
+    """
+    model = {"model": str(tiny_model(tmp_path / "tiny")), "engine": "scripted", "chat": False}
     changes = {
         "models": {"writer": model},
         "seeds": SEEDS,

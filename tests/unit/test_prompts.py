@@ -1,8 +1,12 @@
 """Web text is data: whatever a page says, the prompt around it keeps its structure."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from xl.ask import Sampling, clip, quote
+from tests.support import ROOT
+from xl.ask import Sampling, clip, quote, unquote
 from xl.pairs.rate import Rating, rate_pair
 from xl.pairs.reverse import Reverse, reverse_instruction
 
@@ -57,3 +61,22 @@ def test_clip_ends_at_a_sentence_or_a_word() -> None:
     assert clip("Eins zwei drei. Vier fünf sechs", 20) == "Eins zwei drei."
     assert clip("Eins zwei drei vier fünf", 20) == "Eins zwei drei vier"
     assert clip("ภาษาไทยไม่มีช่องว่าง", 10) == "ภาษาไทยไม่"
+
+
+def test_angle_brackets_come_back_from_what_a_model_made_of_a_quoted_text():
+    source = "Use <b> if x > 5 and [NASA] says so."
+    assert unquote(quote("Nimm <b>, wenn x > 5."), source) == "Nimm <b>, wenn x > 5."
+    assert unquote("Er sagte ›ja‹.", "He said yes.") == "Er sagte ›ja‹."
+    assert unquote("Er sagte ›ja‹ <b>.", "He said ›yes‹ <b>.") == "Er sagte ›ja‹ <b>."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*(ROOT / "xl/pairs/prompts").glob("*.base.jinja"), *(ROOT / "xl/evaluate/templates").glob("*.base.jinja")],
+    ids=lambda path: path.name,
+)
+def test_a_base_model_is_asked_for_a_digit_or_letter_where_no_blank_stands_before_it(path: Path):
+    """Tokenizers make `: 5` three tokens, so that the first one says nothing of the grade, and `(5` two."""
+    text = path.read_text("utf-8")
+    assert not re.search(r"(?:Rating|Grade|Better answer): *[\dAB]", text)
+    assert not re.search(r"(?:Rating|Grade|Better answer):\s*$", text)

@@ -31,6 +31,7 @@ from xl.engines.openai_replies import (
     retry_after_seconds,
 )
 from xl.errors import UserError, require
+from xl.train.prompts import TEMPLATE_SETTINGS
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
@@ -44,7 +45,7 @@ _MAX_CONNECTIONS = 1000  # what the client's pool holds; more would only wait in
 _CHARS_PER_TOKEN = 8  # more than nearly any text has, so that one request is enough to score its first tokens
 
 _DROPPABLE = (
-    *("structured_outputs", "response_format", "logprobs", "top_logprobs"),
+    *("structured_outputs", "response_format", "logprobs", "top_logprobs", "chat_template_kwargs"),
     *("repetition_penalty", "top_k", "top_p", "temperature", "seed", "max_tokens"),
 )
 _log = logging.getLogger(__name__)
@@ -238,6 +239,8 @@ class OpenAIEngine:
         body |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if request.messages:
             body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+            if self._is_vllm:
+                body["chat_template_kwargs"] = TEMPLATE_SETTINGS
         else:
             body["prompt"] = request.prompt
         if sampling.stop:

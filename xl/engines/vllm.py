@@ -1,14 +1,16 @@
 """vLLM as an engine: one `AsyncLLM` whose continuous batching takes requests from many rows at once."""
 
+import functools
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xl.ask import Completion, EngineDied, Request, RequestFailed, Sampling, Score, by_text
 from xl.engines.models import cpu_computes_bf16
 from xl.errors import UserError, require
 from xl.recipe import Model
+from xl.train.prompts import TEMPLATE_SETTINGS, stop_ids
 
 
 class VLLMEngine:
@@ -42,7 +44,8 @@ class VLLMEngine:
         room = self._max_len - len(tokens)
         if room < 1:
             raise RequestFailed(f"prompt too long: {len(tokens)} tokens, the model takes {self._max_len}")
-        parameters = sampling_parameters(request.sampling, request.seed, min(room, request.sampling.max_tokens))
+        stops = self._stops if request.messages else ()
+        parameters = sampling_parameters(request.sampling, request.seed, min(room, request.sampling.max_tokens), stops)
         output = (await self._generate(TokensPrompt(prompt_token_ids=tokens), parameters)).outputs[0]
         first = output.logprobs[0] if output.logprobs else {}
         return Completion(
@@ -82,6 +85,11 @@ class VLLMEngine:
             return both[len(prefix) :]
         return list(self._tokenizer.encode(continuation, add_special_tokens=False))
 
+    @functools.cached_property
+    def _stops(self) -> list[int]:
+        """What ends a chat's answer: a base model with a chat template names the end of a text alone, and would go on as the user."""
+        return stop_ids(self._tokenizer)
+
     async def close(self) -> None:
         """End the engine's processes."""
         self._llm.shutdown()
@@ -90,7 +98,8 @@ class VLLMEngine:
         if not request.messages:
             return list(self._tokenizer.encode(request.prompt))
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+        how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+        return list(self._tokenizer.apply_chat_template(messages, **how, **TEMPLATE_SETTINGS))
 
     async def _generate(self, prompt: Any, parameters: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -137,6 +146,7 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
         "model": path,
         "revision": model.revision,
         "dtype": cpu_dtype() if model.dtype == "auto" and model.gpus == 0 else model.dtype,
+        "tokenizer_mode": "hf",  # the one that trainings use; Mistral's own would hide its chat template
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
         "tensor_parallel_size": model.tensor_parallel,
@@ -169,8 +179,8 @@ def executor_arguments(model: Model) -> dict[str, str]:
     return {"distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor"}
 
 
-def sampling_parameters(sampling: Sampling, seed: int, max_tokens: int) -> Any:
-    """`Sampling` in vLLM's words; a greedy draw needs no seed."""
+def sampling_parameters(sampling: Sampling, seed: int, max_tokens: int, stops: Sequence[int] = ()) -> Any:
+    """`Sampling` in vLLM's words, with the tokens that end the answer beside the model's own; a greedy draw needs no seed."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -187,6 +197,7 @@ def sampling_parameters(sampling: Sampling, seed: int, max_tokens: int) -> Any:
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
         stop=list(sampling.stop) or None,
+        stop_token_ids=list(stops) or None,
         seed=seed if sampling.temperature > 0 else None,
         logprobs=sampling.num_logprobs or None,
         structured_outputs=structured,

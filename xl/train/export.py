@@ -12,7 +12,8 @@ import torch
 from xl.errors import require
 from xl.train.job import Job
 from xl.train.metrics import read_metrics
-from xl.train.tokens import read_summary, stop_ids
+from xl.train.prompts import stop_ids
+from xl.train.tokens import read_summary
 from xl.train.weights import load_tokenizer, load_weights
 from xl.train.workers import by_main_worker
 from xl.train.zero import gathered_weights

@@ -18,6 +18,10 @@ BASE_TEMPLATE = (
 """Chat template for base models, which have none. It ends where the response begins, whether a generation prompt is asked for or not."""
 
 
+TEMPLATE_SETTINGS = {"enable_thinking": False}
+"""What chat templates are told, in training as in serving; those that do not know it do nothing about it. A model that thinks first answers
+in English, and no digit or letter is its first token."""
+
 STOPS = ("\n### ",)
 """Where the answer of a base model ends that was asked with `completion_prompt`: it would go on with a conversation of its own."""
 
@@ -51,6 +55,15 @@ def give_chat_template(tokenizer: Any) -> None:
         return
     adds_bos = tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
     tokenizer.chat_template = ("{{ bos_token }}" if adds_bos else "") + BASE_TEMPLATE
+
+
+def stop_ids(tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the end of text, then the end of a turn where the chat template has one."""
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "42"}]
+    behind = tokenizer.apply_chat_template(turn, tokenize=False, **TEMPLATE_SETTINGS).rstrip().rpartition("42")[2]
+    turn_end = tokenizer(behind, add_special_tokens=False).input_ids[-1:]
+    special = {*tokenizer.all_special_ids, *(n for n, token in tokenizer.added_tokens_decoder.items() if token.special)}
+    return list(dict.fromkeys([tokenizer.eos_token_id, *(n for n in turn_end if n in special)]))
 
 
 def special_tokens(tokenizer: Any) -> re.Pattern[str] | None:

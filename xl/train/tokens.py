@@ -9,7 +9,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 from xl.errors import UserError
 from xl.evaluate import tables
 from xl.records import Row
-from xl.train.prompts import defuse, request_of, special_tokens
+from xl.train.prompts import TEMPLATE_SETTINGS, defuse, request_of, special_tokens, stop_ids
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -133,15 +133,12 @@ def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[st
     summary.dropped.update(filter(None, faults))
     if not sound:
         return []
-    prompts, responses = zip(*(_render(row, tokenizer, styles, special) for row in sound), strict=True)
-    prompt_ids = tokenizer(list(prompts), add_special_tokens=False).input_ids
-    response_ids = tokenizer(list(responses), add_special_tokens=False).input_ids
     encoded = []
-    for row, prompt, response in zip(sound, prompt_ids, response_ids, strict=True):
+    for row, (prompt, both) in zip(sound, _tokens([_render(row, tokenizer, styles, special) for row in sound], tokenizer), strict=True):
         if len(prompt) >= max_length:
             summary.dropped["prompt_too_long"] += 1
             continue
-        whole = [*prompt, *response, *([] if response[-1] in stops else stops[:1])]
+        whole = [*both, *([] if both[-1] in stops else stops[:1])]
         ids = whole[:max_length]
         summary.num_truncated += len(whole) > max_length
         encoded.append({"id": row["id"], "ids": ids, "num_prompt": len(prompt)})
@@ -152,19 +149,24 @@ def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[st
     return encoded
 
 
+def _tokens(texts: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+    """Tokens of each prompt, and of it with its response.
+
+    They are tokenised together, for some tokenizers write another mark at the beginning of a text; apart where they share a token.
+    """
+    prompts, wholes, responses = (
+        tokenizer(list(each), add_special_tokens=False).input_ids for each in zip(*((p, p + r, r) for p, r in texts), strict=True)
+    )
+    return [
+        (prompt, whole if whole[: len(prompt)] == prompt else [*prompt, *response])
+        for prompt, whole, response in zip(prompts, wholes, responses, strict=True)
+    ]
+
+
 def _fault(row: Row) -> str | None:
     """What a row lacks that would be trained on. One with a request of its own needs neither instruction nor language."""
     needed = ("response",) if row.get("request") else ("instruction", "language", "response")
     return next((f"empty_{name}" for name in needed if not (row[name] or "").strip()), None)
-
-
-def stop_ids(tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the end of text, then the end of a turn where the chat template has one."""
-    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "42"}]
-    behind = tokenizer.apply_chat_template(turn, tokenize=False).rstrip().rpartition("42")[2]
-    turn_end = tokenizer(behind, add_special_tokens=False).input_ids[-1:]
-    special = {*tokenizer.all_special_ids, *(n for n, token in tokenizer.added_tokens_decoder.items() if token.special)}
-    return list(dict.fromkeys([tokenizer.eos_token_id, *(n for n in turn_end if n in special)]))
 
 
 def _render(row: Row, tokenizer: Any, styles: Mapping[str, str], special: Any) -> tuple[str, str]:
@@ -173,8 +175,8 @@ def _render(row: Row, tokenizer: Any, styles: Mapping[str, str], special: Any) -
     asked = request_of(row, style)
     user = {"role": "user", "content": defuse(asked, special)}
     answer = {"role": "assistant", "content": defuse(row["response"].strip(), special)}
-    prompt: str = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-    whole: str = tokenizer.apply_chat_template([user, answer], tokenize=False)
+    prompt: str = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True, **TEMPLATE_SETTINGS)
+    whole: str = tokenizer.apply_chat_template([user, answer], tokenize=False, **TEMPLATE_SETTINGS)
     if not whole.startswith(prompt):
         raise UserError(
             f"the chat template of {tokenizer.name_or_path} words a finished conversation differently from its prompt; "

@@ -97,6 +97,13 @@ def test_where_an_endpoint_lets_the_twins_take_the_digits_places_the_answer_itse
     assert rated("2", t2=1e-14, t1=1e-14, t0=2e-14) == {"rating": 2.0, "rating_level": 2}
 
 
+@pytest.mark.parametrize("mark", [" ", "**"])
+def test_what_a_blank_or_a_mark_before_the_digit_leaves_for_digits_is_no_rating(mark):
+    probabilities = {mark: math.log(0.96), "0": math.log(0.02), "1": math.log(0.01)}
+    columns = rate_pair(Rating()).parse(ROW, Completion(f"{mark}2", first_logprobs=probabilities))
+    assert columns == {"rating": 2.0, "rating_level": 2}
+
+
 def test_without_log_probabilities_the_answer_itself_is_the_rating():
     assert rated(" 1.") == {"rating": 1.0, "rating_level": 1}
 

@@ -84,7 +84,7 @@ def test_each_criterion_is_asked_for_and_the_score_is_their_mean():
 def test_a_base_model_is_shown_graded_answers_and_what_the_criterion_means():
     engine = FakeEngine(lambda request: "3", chat=False)
     take(score_answer(), ROW, engine)
-    assert engine.requests[0].prompt.endswith("\nGrade:")
+    assert engine.requests[0].prompt.endswith("\nGrade: (")
     assert CRITERIA["precision"] in engine.requests[0].prompt
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_model import tiny_tokenizer
 from xl.errors import UserError
-from xl.train.prompts import give_chat_template, request
-from xl.train.tokens import Document, Documents, open_documents, read_rows, read_summary, stop_ids, write_documents
+from xl.train.prompts import BASE_TEMPLATE, give_chat_template, request, stop_ids
+from xl.train.tokens import Document, Documents, open_documents, read_rows, read_summary, write_documents
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -51,6 +53,25 @@ def test_a_chat_model_keeps_its_own_template_and_learns_its_end_of_turn(tmp_path
     assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert response == "river<|im_end|>"
     assert stop_ids(tokenizer) == [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+def test_a_response_is_tokenised_where_it_stands(tmp_path: Path) -> None:
+    """SentencePiece models put a mark at the beginning of a text, and a response is none: an evaluator must learn `2`, not the mark."""
+    pieces = ["<unk>", "<eos>", "▁", *dict.fromkeys("### Instruction:\n### Response:\nAnswer in German.Write about the river.2")]
+    tokenizer = Tokenizer(models.BPE({piece: n for n, piece in enumerate(pieces)}, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
+    assert fast.tokenize("2") == ["▁", "2"]
+    document = written(tmp_path, fast, row("2"))[0]
+    assert fast.convert_ids_to_tokens(document.ids[document.num_prompt :].tolist()) == ["2", "<eos>"]
+
+
+def test_a_model_that_can_think_learns_to_answer_without_and_is_served_so(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    thinking = "{% if not enable_thinking | default(true) %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    tokenizer.chat_template = BASE_TEMPLATE.replace("{% elif", thinking + "{% elif", 1)
+    prompt, response = parts(written(tmp_path, tokenizer, row("river"))[0], tokenizer)
+    assert prompt.endswith("### Response:\n<think>\n\n</think>\n\n") and response == "river<eos>"
 
 
 def test_web_text_cannot_speak_in_control_tokens(tmp_path: Path) -> None:
