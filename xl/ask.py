@@ -172,9 +172,10 @@ def quote(text: str) -> str:
 def unquote(text: str, source: str) -> str:
     """What a model made of a quoted `source`, with the angle brackets that this has: models repeat them as they are shown them.
 
-    A source that has ‹ › itself leaves no way to tell, and the text stays as it is.
+    Where it has more ‹ › than these, some are its own quotation marks: it stays as it is.
     """
-    if not set("<>") & set(source) or set("‹›") & set(source):
+    pairs = (("‹", "<"), ("›", ">"))
+    if any(text.count(mark) > source.count(bracket) for mark, bracket in pairs) or set("‹›") & set(source):
         return text
     return text.replace("‹", "<").replace("›", ">")
 

@@ -64,7 +64,7 @@ class StageProgress:
         self._outcomes = {"kept": 0, "dropped": 0, "failed": 0}
         self._note = ""
         self._started = self._logged = time.monotonic()
-        self._over = threading.Event()
+        self._over, self._reminder = threading.Event(), threading.Thread(target=self._remind, daemon=True)
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (
@@ -83,11 +83,13 @@ class StageProgress:
             self._bar.start()
         else:
             self._console.print(f"{self._name}: {self._num_rows:,} {self._unit}", highlight=False)
-            threading.Thread(target=self._remind, daemon=True).start()
+            self._reminder.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
+        if self._reminder.is_alive():
+            self._reminder.join()
         if self._bar:
             self._bar.stop()
         if kind is None:

@@ -38,7 +38,8 @@ class Model(Placed):
     revision: str | None = None
     """Branch, tag or commit of a hub model."""
     chat: bool | None = None
-    """Whether the model takes chat messages; by default it does if its tokenizer has a chat template."""
+    """Whether the model takes chat messages; by default it does if its tokenizer has a chat template. A model that can think first is asked
+    to answer without: what it thinks is English, and takes the place of the answer."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """`auto` is the model's own on a GPU; on CPU bfloat16, or float32 where the CPU does not compute in bfloat16."""
     max_model_len: int = Field(4096, gt=0)

@@ -67,6 +67,7 @@ def test_angle_brackets_come_back_from_what_a_model_made_of_a_quoted_text():
     source = "Use <b> if x > 5 and [NASA] says so."
     assert unquote(quote("Nimm <b>, wenn x > 5."), source) == "Nimm <b>, wenn x > 5."
     assert unquote("Er sagte ›ja‹.", "He said yes.") == "Er sagte ›ja‹."
+    assert unquote("Er sagte ‹ja› und x › 5.", "He said yes and x > 5.") == "Er sagte ‹ja› und x › 5."
     assert unquote("Er sagte ›ja‹ <b>.", "He said ›yes‹ <b>.") == "Er sagte ›ja‹ <b>."
 
 

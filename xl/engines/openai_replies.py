@@ -146,8 +146,11 @@ def refuses(refused: Refused, name: str) -> bool:
     """Whether the endpoint does not take the parameter at all, as against one value of it in one request."""
     if refused.status not in (400, 422) or not _REFUSAL.search(refused.message):
         return False
-    if name == "max_tokens":  # newer OpenAI models know it by another name
-        return "max_completion_tokens" in refused.message
+    known_as = {"max_tokens": "max_completion_tokens", "chat_template_kwargs": "chat_template"}  # by newer OpenAI models; by vLLM's Mistral
+    if name in known_as and re.search(rf"\b{known_as[name]}\b", refused.message):
+        return True
+    if name == "max_tokens":
+        return False
     return re.search(rf"\b{name}\b", refused.message) is not None
 
 

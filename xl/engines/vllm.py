@@ -1,6 +1,5 @@
 """vLLM as an engine: one `AsyncLLM` whose continuous batching takes requests from many rows at once."""
 
-import functools
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -33,8 +32,11 @@ class VLLMEngine:
         self._tokenizer = self._llm.get_tokenizer()
         self._numbers = itertools.count()
         self._max_len = model.max_model_len
+        has_template = bool(getattr(self._tokenizer, "chat_template", None))  # Mistral's own tokenizer words chats without one
+        self._template_settings = TEMPLATE_SETTINGS if has_template else {}
+        self._stops = [token for token in stop_ids(self._tokenizer) if token is not None] if has_template else []
         wanted = model.chat if model.chat is not None else chat
-        self.chat = bool(getattr(self._tokenizer, "chat_template", None)) if wanted is None else wanted
+        self.chat = has_template if wanted is None else wanted
 
     async def complete(self, request: Request) -> Completion:
         """Sample an answer. Raises RequestFailed or EngineDied."""
@@ -44,6 +46,7 @@ class VLLMEngine:
         room = self._max_len - len(tokens)
         if room < 1:
             raise RequestFailed(f"prompt too long: {len(tokens)} tokens, the model takes {self._max_len}")
+        # A base model with a chat template names the end of a text alone, and would go on as the user.
         stops = self._stops if request.messages else ()
         parameters = sampling_parameters(request.sampling, request.seed, min(room, request.sampling.max_tokens), stops)
         output = (await self._generate(TokensPrompt(prompt_token_ids=tokens), parameters)).outputs[0]
@@ -85,11 +88,6 @@ class VLLMEngine:
             return both[len(prefix) :]
         return list(self._tokenizer.encode(continuation, add_special_tokens=False))
 
-    @functools.cached_property
-    def _stops(self) -> list[int]:
-        """What ends a chat's answer: a base model with a chat template names the end of a text alone, and would go on as the user."""
-        return stop_ids(self._tokenizer)
-
     async def close(self) -> None:
         """End the engine's processes."""
         self._llm.shutdown()
@@ -99,7 +97,7 @@ class VLLMEngine:
             return list(self._tokenizer.encode(request.prompt))
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
-        return list(self._tokenizer.apply_chat_template(messages, **how, **TEMPLATE_SETTINGS))
+        return list(self._tokenizer.apply_chat_template(messages, **how, **self._template_settings))
 
     async def _generate(self, prompt: Any, parameters: Any) -> Any:
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -146,7 +144,6 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
         "model": path,
         "revision": model.revision,
         "dtype": cpu_dtype() if model.dtype == "auto" and model.gpus == 0 else model.dtype,
-        "tokenizer_mode": "hf",  # the one that trainings use; Mistral's own would hide its chat template
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
         "tensor_parallel_size": model.tensor_parallel,

@@ -1,6 +1,6 @@
 """Pairs that people labelled: does the text answer its instruction? Raters are compared with them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from xl.errors import UserError
 from xl.evaluate.tables import read_rows
@@ -43,8 +43,9 @@ def read_labelled(paths: Sequence[str], num_contrasts: int, seed: int) -> list[R
     return [{**row, "contrasts": _contrasts(row, rows, num_contrasts, seed)} for row in rows]
 
 
-def _contrasts(row: Row, rows: Iterable[Row], num_contrasts: int, seed: int) -> list[str]:
-    others = [other for other in rows if other["lang"] == row["lang"] and other["seed"] != row["seed"]]
+def _contrasts(row: Row, rows: Sequence[Row], num_contrasts: int, seed: int) -> list[str]:
+    """Instructions of other texts in the row's language. None that its own text has elsewhere: that may be the true one."""
+    own = {other["instruction"] for other in rows if other["seed"] == row["seed"]}
+    others = [other for other in rows if other["lang"] == row["lang"] and other["instruction"] not in own]
     others.sort(key=lambda other: seeded_rank(seed, row["id"], other["id"]))
-    instructions = dict.fromkeys(other["instruction"] for other in others if other["instruction"] != row["instruction"])
-    return list(instructions)[:num_contrasts]
+    return list(dict.fromkeys(other["instruction"] for other in others))[:num_contrasts]

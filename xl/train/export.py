@@ -12,7 +12,7 @@ import torch
 from xl.errors import require
 from xl.train.job import Job
 from xl.train.metrics import read_metrics
-from xl.train.prompts import stop_ids
+from xl.train.prompts import stop_ids, without_thinking
 from xl.train.tokens import read_summary
 from xl.train.weights import load_tokenizer, load_weights
 from xl.train.workers import by_main_worker
@@ -53,6 +53,8 @@ def _write_companions(folder: Path, job: Job, is_adapter: bool) -> None:
     """Tokenizer with chat template, generation defaults, and the model card."""
     transformers = require("transformers", "train")
     tokenizer = load_tokenizer(job.model, job.revision)
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = without_thinking(tokenizer.chat_template)
     tokenizer.save_pretrained(folder)
     special = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": stop_ids(tokenizer)}
     transformers.GenerationConfig(**GENERATION, **special).save_pretrained(folder)

@@ -57,6 +57,12 @@ def give_chat_template(tokenizer: Any) -> None:
     tokenizer.chat_template = ("{{ bos_token }}" if adds_bos else "") + BASE_TEMPLATE
 
 
+def without_thinking(template: str) -> str:
+    """The chat template of a tuned model, which says what `TEMPLATE_SETTINGS` say also to those who do not say it."""
+    by_default = "{% if enable_thinking is not defined %}{% set enable_thinking = false %}{% endif %}"
+    return by_default + template if "enable_thinking" in template else template
+
+
 def stop_ids(tokenizer: Any) -> list[int]:
     """Tokens that end an answer: the end of text, then the end of a turn where the chat template has one."""
     turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "42"}]

@@ -11,6 +11,7 @@ from tests.fault_server import FaultServer, logprob_of
 from xl.ask import Completion, Message, Request, RequestFailed, Sampling
 from xl.engines import openai
 from xl.engines.openai import Endpoint, OpenAIEngine
+from xl.engines.openai_replies import Refused, refuses
 from xl.errors import UserError
 
 
@@ -78,6 +79,11 @@ def test_a_refused_extra_parameter_is_left_out_from_then_on_with_one_warning(cap
     assert all(completion.text for completion in against(server, task))
     assert len(server.asked) == 5, "one request for each refusal, then none that is refused"
     assert sum("repetition_penalty` any more" in record.message for record in caplog.records) == 1
+
+
+def test_a_vllm_server_with_mistrals_own_tokenizer_is_asked_without_settings_for_a_template() -> None:
+    told = "chat_template is not supported for Mistral tokenizers."
+    assert refuses(Refused(400, told), "chat_template_kwargs") and not refuses(Refused(400, told), "max_tokens")
 
 
 def test_retry_after_is_honoured() -> None:

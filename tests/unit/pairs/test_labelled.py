@@ -34,6 +34,13 @@ def test_a_pair_is_held_against_instructions_of_other_texts_of_its_language(tmp_
     assert found["What is 1?"]["seed"] == found["What is 3?"]["seed"] != found["What is 2?"]["seed"]
 
 
+def test_no_pair_is_held_against_an_instruction_that_its_text_has_elsewhere(tmp_path: Path) -> None:
+    """Bad pairs made by swapping would be found out by the true instruction of their text."""
+    swapped = [pair(n, label, text=text) for n, label, text in ((1, 1, "a"), (1, 0, "b"), (2, 1, "b"), (2, 0, "a"), (3, 1, "c"))]
+    found = read_labelled([written(tmp_path / "a.jsonl", swapped)], 4, 7)
+    assert [row["contrasts"] for row in found[:4]] == [["What is 3?"]] * 4
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.tiny_model import tiny_tokenizer
 from xl.errors import UserError
-from xl.train.prompts import BASE_TEMPLATE, give_chat_template, request, stop_ids
+from xl.train.prompts import BASE_TEMPLATE, give_chat_template, request, stop_ids, without_thinking
 from xl.train.tokens import Document, Documents, open_documents, read_rows, read_summary, write_documents
 
 CHATML = (
@@ -72,6 +72,9 @@ def test_a_model_that_can_think_learns_to_answer_without_and_is_served_so(tmp_pa
     tokenizer.chat_template = BASE_TEMPLATE.replace("{% elif", thinking + "{% elif", 1)
     prompt, response = parts(written(tmp_path, tokenizer, row("river"))[0], tokenizer)
     assert prompt.endswith("### Response:\n<think>\n\n</think>\n\n") and response == "river<eos>"
+    tokenizer.chat_template = without_thinking(tokenizer.chat_template)
+    messages = [{"role": "user", "content": request("Write about the river.", "German")}]
+    assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == prompt
 
 
 def test_web_text_cannot_speak_in_control_tokens(tmp_path: Path) -> None:
