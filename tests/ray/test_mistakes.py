@@ -156,7 +156,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: P
 def test_pages_that_cannot_be_read_are_told_before_a_model_is_trained(tmp_path: Path, joined: Cli) -> None:
     changes = {
         "models": {"writer": {"model": str(tiny_model(tmp_path / "tiny")), "engine": "scripted"}},
-        "seeds": {"from": str(ROOT / "jobs/samples/seeds/de.jsonl")},
+        "seeds": {"from": [str(ROOT / "jobs/samples/seeds/de.jsonl")]},
         "reverse_model": {"max_steps": 1, "global_batch": 2, "precision": "fp32"},
     }
     pages = {"from": str(german_pages(tmp_path / "pages", 8)), "lang": "tongue"}
