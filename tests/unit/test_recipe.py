@@ -1,11 +1,13 @@
 """A recipe is checked before anything starts; every mistake is one line that names the key."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.support import ROOT
 from xl.errors import UserError
 from xl.methods import check_recipe, load_recipe
 from xl.recipe import Model, parse_override
@@ -96,3 +98,19 @@ def test_keys_that_cannot_change_a_row_do_not_count() -> None:
     assert plain == semantic(Model(model="m", gpus=8, tensor_parallel=8, replicas=(1, 9), max_num_seqs=7))
     assert plain != semantic(Model(model="m", max_model_len=99))
     assert semantic(Model.model_validate(ENDPOINT)) == semantic(Model.model_validate({**ENDPOINT, "max_attempts": 3}))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs/recipes").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_recipe_as_a_run_notes_it_is_the_same_recipe(path: Path, tune: str) -> None:
+    """With all its defaults: none of them may count as a setting that changes nothing."""
+    data = yaml.safe_load(path.read_text("utf-8"))
+    if "method" not in data:
+        pytest.skip("an evaluation that stands alone")
+    train = {**data.get("train", {}), "tune": tune}
+    data |= {"train": {key: value for key, value in train.items() if key != "lora" or tune == "lora"}}
+    data["models"].setdefault("base", {"model": "packaged/gemma-3-270m"})
+    data["benchmarks"] = [{"task": "xquad", "from": "xquad"}, {"task": "xcopa", "from": "xcopa"}, {"task": "vicuna", "from": "vicuna"}]
+    given = check_recipe(data, "r")
+    noted = json.loads(json.dumps(given.model_dump(mode="json", by_alias=True)))
+    assert check_recipe(noted, "r") == given

@@ -67,7 +67,8 @@ class ParallelText(Strict):
         if kind is None:
             raise ValueError(f"from: {self.from_[0]!r} ends neither in .tsv nor in .tmx; a Moses pair is two files, English first")
         for key, owner in (("columns", "tsv"), ("documents", "moses"), ("document_property", "tmx")):
-            if key in self.model_fields_set and getattr(self, key) is not None and kind != owner:
+            # Its default is what a run notes of a recipe that does not say it.
+            if getattr(self, key) != type(self).model_fields[key].default and kind != owner:
                 raise ValueError(f"`{key}` belongs to {owner}, and {' and '.join(self.from_)} is {kind}")
         return self
 
