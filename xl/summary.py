@@ -328,6 +328,7 @@ def _example(row: Row) -> ExamplePair:
         page_text=row.get("text") or "",
         margin=row.get("margin"),
         topic=row.get("topic") or "",
+        input=row.get("input") or "",
     )
 
 

@@ -117,7 +117,7 @@ class StageSummary:
 
 @dataclass(frozen=True)
 class ExamplePair:
-    """A pair to look at, beside the page that it came from."""
+    """A pair to look at, beside the page that it came from or the input that its instruction has."""
 
     id: str
     instruction: str
@@ -127,6 +127,7 @@ class ExamplePair:
     page_text: str
     margin: float | None
     topic: str
+    input: str = ""
 
 
 @dataclass(frozen=True)

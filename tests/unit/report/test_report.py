@@ -173,6 +173,14 @@ def test_a_long_page_is_clipped_and_says_so(report: Report) -> None:
     assert html.count("ก") < 11_000
 
 
+def test_a_pair_without_a_page_shows_the_input_that_its_instruction_is_about(report: Report) -> None:
+    translation = replace(example("ar", "مساء"), page_text="", page_url="", topic="", input="Evening.")
+    shown = re.findall(
+        r'<p class="what">(\w+)</p>\s*<p class="text"[^>]*>(\S+)</p>', render_report(replace(report, pairs={"ar": [translation]}))
+    )
+    assert shown == [("Response", "مساء"), ("Input", "Evening.")]
+
+
 def test_each_round_of_rating_tells_its_acceptance_levels_and_agreement_or_why_nobody_was_asked(report: Report) -> None:
     score = RoundScore(40, 10, (20, 12, 8), Agreement(60, 0.81, 0.7, 0.9))
     rounds = [Round(1, "a", 0, None, None, {"all": score, "th": score}), Round(2, "b", 0, None, "the share had settled", {})]
