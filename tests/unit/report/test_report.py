@@ -175,9 +175,8 @@ def test_a_long_page_is_clipped_and_says_so(report: Report) -> None:
 
 def test_a_pair_without_a_page_shows_the_input_that_its_instruction_is_about(report: Report) -> None:
     translation = replace(example("ar", "مساء"), page_text="", page_url="", topic="", input="Evening.")
-    shown = re.findall(
-        r'<p class="what">(\w+)</p>\s*<p class="text"[^>]*>(\S+)</p>', render_report(replace(report, pairs={"ar": [translation]}))
-    )
+    html = render_report(replace(report, pairs={"ar": [translation]}))
+    shown = re.findall(r'<p class="what">(\w+)</p>\s*<p class="text"[^>]*>(\S+)</p>', html)
     assert shown == [("Response", "مساء"), ("Input", "Evening.")]
 
 
