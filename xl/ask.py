@@ -169,15 +169,20 @@ def quote(text: str) -> str:
     return _CONTROL_WORDS.sub(r"(\1)", text.replace("<", "‹").replace(">", "›"))
 
 
-def unquote(text: str, source: str) -> str:
-    """What a model made of a quoted `source`, with the angle brackets that this has: models repeat them as they are shown them.
+def unquote(text: str) -> str:
+    """Inverse of `quote` for angle brackets: a model repeats them in the form in which it was shown them."""
+    return text.replace("‹", "<").replace("›", ">")
+
+
+def unquote_as(text: str, source: str) -> str:
+    """What a model made of a quoted `source`, with the angle brackets that this has.
 
     Where it has more ‹ › than these, some are its own quotation marks: it stays as it is.
     """
     pairs = (("‹", "<"), ("›", ">"))
     if any(text.count(mark) > source.count(bracket) for mark, bracket in pairs) or set("‹›") & set(source):
         return text
-    return text.replace("‹", "<").replace("›", ">")
+    return unquote(text)
 
 
 def one_line(text: str) -> str:

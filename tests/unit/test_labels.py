@@ -6,13 +6,11 @@ without seeing what the rater said; where they differed a third decided.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
+from tests.labelled_pairs import LABELS
 from xl.evaluate.intervals import auc_interval, proportion_interval
-
-LABELS = sorted((Path(__file__).parent.parent / "labels").glob("x_instruction*.jsonl"))
 
 
 def test_pairs_that_survive_rating_are_better_than_those_that_do_not() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
-from xl.ask import Sampling, clip, quote, unquote
+from xl.ask import Sampling, clip, quote, unquote_as
 from xl.pairs.rate import Rating, rate_pair
 from xl.pairs.reverse import Reverse, reverse_instruction
 
@@ -65,10 +65,10 @@ def test_clip_ends_at_a_sentence_or_a_word() -> None:
 
 def test_angle_brackets_come_back_from_what_a_model_made_of_a_quoted_text():
     source = "Use <b> if x > 5 and [NASA] says so."
-    assert unquote(quote("Nimm <b>, wenn x > 5."), source) == "Nimm <b>, wenn x > 5."
-    assert unquote("Er sagte ›ja‹.", "He said yes.") == "Er sagte ›ja‹."
-    assert unquote("Er sagte ‹ja› und x › 5.", "He said yes and x > 5.") == "Er sagte ‹ja› und x › 5."
-    assert unquote("Er sagte ›ja‹ <b>.", "He said ›yes‹ <b>.") == "Er sagte ›ja‹ <b>."
+    assert unquote_as(quote("Nimm <b>, wenn x > 5."), source) == "Nimm <b>, wenn x > 5."
+    assert unquote_as("Er sagte ›ja‹.", "He said yes.") == "Er sagte ›ja‹."
+    assert unquote_as("Er sagte ‹ja› und x › 5.", "He said yes and x > 5.") == "Er sagte ‹ja› und x › 5."
+    assert unquote_as("Er sagte ›ja‹ <b>.", "He said ›yes‹ <b>.") == "Er sagte ›ja‹ <b>."
 
 
 @pytest.mark.parametrize(

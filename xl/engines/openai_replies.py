@@ -15,6 +15,10 @@ _REFUSAL = re.compile(
 )
 
 
+_KNOWN_AS = {"max_tokens": "max_completion_tokens", "chat_template_kwargs": "chat_template(_kwargs)?"}
+"""What newer OpenAI models and vLLM with Mistral's own tokenizer call a parameter that they refuse."""
+
+
 class Usage(BaseModel):
     """Tokens that were counted."""
 
@@ -146,12 +150,7 @@ def refuses(refused: Refused, name: str) -> bool:
     """Whether the endpoint does not take the parameter at all, as against one value of it in one request."""
     if refused.status not in (400, 422) or not _REFUSAL.search(refused.message):
         return False
-    known_as = {"max_tokens": "max_completion_tokens", "chat_template_kwargs": "chat_template"}  # by newer OpenAI models; by vLLM's Mistral
-    if name in known_as and re.search(rf"\b{known_as[name]}\b", refused.message):
-        return True
-    if name == "max_tokens":
-        return False
-    return re.search(rf"\b{name}\b", refused.message) is not None
+    return re.search(rf"\b{_KNOWN_AS.get(name, name)}\b", refused.message) is not None
 
 
 def is_passing(error: Any) -> bool:

@@ -34,9 +34,9 @@ class VLLMEngine:
         self._max_len = model.max_model_len
         has_template = bool(getattr(self._tokenizer, "chat_template", None))  # Mistral's own tokenizer words chats without one
         self._template_settings = TEMPLATE_SETTINGS if has_template else {}
-        self._stops = [token for token in stop_ids(self._tokenizer) if token is not None] if has_template else []
         wanted = model.chat if model.chat is not None else chat
         self.chat = has_template if wanted is None else wanted
+        self._stops = [token for token in stop_ids(self._tokenizer) if token is not None] if has_template and self.chat else []
 
     async def complete(self, request: Request) -> Completion:
         """Sample an answer. Raises RequestFailed or EngineDied."""

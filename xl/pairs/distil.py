@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from xl.ask import Ask, Columns, Completion, Drop, Filter, Prompt, Sampling, unquote
+from xl.ask import Ask, Columns, Completion, Drop, Filter, Prompt, Sampling, unquote_as
 from xl.pages.language import SIMILAR, probabilities
 from xl.pages.repetition import is_repetitive
 from xl.pairs.refine import PROMPTS
@@ -33,7 +33,7 @@ def answer_directly(settings: Distil) -> Ask:
 def _parse_answer(row: Row, completion: Completion) -> Columns | Drop:
     if completion.finish_reason == "length":
         return Drop("unfinished")
-    return {"response": unquote(completion.text.strip(), row["request"])}
+    return {"response": unquote_as(completion.text.strip(), row["request"])}
 
 
 def keep_answer(settings: Distil) -> Filter:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from xl.ask import Ask, AsyncStep, Columns, Completion, Context, Drop, Filter, Prompt, Sampling, clip, unquote
+from xl.ask import Ask, AsyncStep, Columns, Completion, Context, Drop, Filter, Prompt, Sampling, clip, unquote_as
 from xl.pages.language import probabilities
 from xl.pages.repetition import is_repetitive
 from xl.pairs.copies import copied_ratio
@@ -80,7 +80,7 @@ def _parse_answer(row: Row, completion: Completion) -> Columns | Drop:
     if completion.finish_reason == "length":
         return Drop("unfinished")
     text = _PREAMBLE.sub("", completion.text.strip())
-    return {"answer": unquote(_LABEL.sub("", text).strip(), f"{row['instruction']} {row['draft']}")}
+    return {"answer": unquote_as(_LABEL.sub("", text).strip(), f"{row['instruction']} {row['draft']}")}
 
 
 def keep_refined(settings: Refine) -> Filter:

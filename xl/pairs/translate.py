@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from xl.ask import AsyncStep, Columns, Context, Drop, Filter, Prompt, Sampling, quote, unquote
+from xl.ask import AsyncStep, Columns, Context, Drop, Filter, Prompt, Sampling, quote, unquote_as
 from xl.errors import UserError
 from xl.pages.language import LANGUAGE_NAMES, SIMILAR, canonical_language, probabilities
 from xl.pages.repetition import is_repetitive
@@ -155,7 +155,7 @@ async def translate_segment(values: Row, temperature: float, top_p: float, seed:
     context.count(ask, completion.prompt_tokens, completion.output_tokens)
     label = rf"^\W*{re.escape(values['target_language'])}\W*:\s*"
     text = re.sub(label, "", completion.text.strip())
-    return Translation(unquote(text, values["segment"]), completion.finish_reason != "length")
+    return Translation(unquote_as(text, values["segment"]), completion.finish_reason != "length")
 
 
 async def translate_text(

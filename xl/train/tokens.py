@@ -154,12 +154,10 @@ def _tokens(texts: Sequence[tuple[str, str]], tokenizer: Any) -> list[tuple[list
 
     They are tokenised together, for some tokenizers write another mark at the beginning of a text; apart where they share a token.
     """
-    prompts, wholes, responses = (
-        tokenizer(list(each), add_special_tokens=False).input_ids for each in zip(*((p, p + r, r) for p, r in texts), strict=True)
-    )
+    prompts, wholes = (tokenizer(each, add_special_tokens=False).input_ids for each in ([p for p, _ in texts], [p + r for p, r in texts]))
     return [
-        (prompt, whole if whole[: len(prompt)] == prompt else [*prompt, *response])
-        for prompt, whole, response in zip(prompts, wholes, responses, strict=True)
+        (prompt, whole if whole[: len(prompt)] == prompt else [*prompt, *tokenizer(response, add_special_tokens=False).input_ids])
+        for prompt, whole, (_, response) in zip(prompts, wholes, texts, strict=True)
     ]
 
 

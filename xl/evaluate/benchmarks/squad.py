@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from xl.ask import one_line, quote
+from xl.ask import one_line, quote, unquote
 from xl.errors import UserError
 from xl.evaluate.benchmarks.task import Answer, Item, Loaded, Source
 from xl.evaluate.hub import hub_rows, is_on_hub
@@ -190,11 +190,6 @@ def score(item: Item, answer: Answer, normalise: Normalise, whole_words: bool = 
         for gold in map(unquote, item.gold)
     ]
     return dict(zip(MEASURES, map(max, zip(*found, strict=True)), strict=True))
-
-
-def unquote(text: str) -> str:
-    """Inverse of `quote`, as far as scores can tell: a model repeats angle brackets in the form in which it was shown them."""
-    return text.replace("‹", "<").replace("›", ">")
 
 
 def f1(text: str, gold: str, normalise: Normalise) -> float:
