@@ -21,6 +21,7 @@ from xl.pages.read import SourceFile, source_file
 from xl.pairs import alpaca, demonstrations
 from xl.pairs.alpaca import AlpacaData, read_alpaca
 from xl.pairs.cleaning import Cleaning, sample_filters
+from xl.pairs.datasets import DATASET_SAMPLE_SCHEMA, RunDataset, count_pairs, read_dataset
 from xl.pairs.demonstrations import read_demonstrations, templates, word_translation
 from xl.pairs.mixture import Component, Mixture, component_languages, mix
 from xl.pairs.parallel import ParallelText
@@ -46,8 +47,10 @@ class Recipe(recipes.Recipe):
     """The keys of a CrossAlpaca recipe: where instructions and parallel text are, and what is made of them."""
 
     models: Models = Models()
-    alpaca: tuple[AlpacaData, ...] = Field(min_length=1)
+    alpaca: tuple[AlpacaData, ...] = ()
     parallel: tuple[ParallelText, ...] = ()
+    datasets: tuple[RunDataset, ...] = ()
+    """What finished runs have made, of whatever method: the mixture draws from it by the method's name."""
     alpaca_directions: DirectionWeights = Field({Direction.X_X: 1})
     """Shares of the directions that a translated instruction takes: x-x as in CrossAlpaca, en-x and x-en as in CrossIn."""
     translation_directions: DirectionWeights = Field({Direction.EN_X: 1, Direction.X_EN: 1})
@@ -57,6 +60,8 @@ class Recipe(recipes.Recipe):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
+        if not (self.alpaca or self.datasets):
+            raise ValueError("`alpaca` is missing: the instruction data, unless `datasets` gives some that runs have made")
         if any(weight for direction, weight in self.translation_directions.items() if direction not in _TRANSLATION_DIRECTIONS):
             raise ValueError("translation_directions: a translation goes en-x or x-en")
         unaligned = [data.source for data in self.alpaca if not data.joined_by]
@@ -77,14 +82,17 @@ class Recipe(recipes.Recipe):
 
     @property
     def sources(self) -> list[str]:
-        """Names of the data sets and the parallel text."""
-        return [*(data.source for data in self.alpaca), *(text.source for text in self.parallel)]
+        """Names of the data sets, the parallel text and the runs' datasets."""
+        parts: tuple[AlpacaData | ParallelText | RunDataset, ...] = (*self.alpaca, *self.parallel, *self.datasets)
+        return [part.source for part in parts]
 
     def files(self) -> list[SourceFile]:
-        """The files of both, in the recipe's order. Raises UserError when one is missing."""
+        """The files of all, in the recipe's order. Raises UserError when one is missing, or a run is not finished."""
         paths = [path for data in self.alpaca for path in (*data.files.values(), *filter(None, [data.from_]))]
         for text in self.parallel:
             paths += [*text.from_, *filter(None, [text.documents])]
+        for dataset in self.datasets:
+            paths += dataset.files()
         return [source_file(path) for path in paths]
 
     def input_settings(self) -> dict[str, Any]:
@@ -93,14 +101,18 @@ class Recipe(recipes.Recipe):
 
     def input_choice(self) -> dict[str, Any]:
         """The data, and what is drawn of it."""
-        keys = {"languages", "alpaca", "parallel", "alpaca_directions", "translation_directions", "seed"}
+        keys = {"languages", "alpaca", "parallel", "datasets", "alpaca_directions", "translation_directions", "seed"}
         return self.model_dump(mode="json", by_alias=True, include=keys)
 
     def _check_component(self, component: Component) -> None:
         where = f"mixture: component {component.name!r}"
         known = {alpaca.METHOD: self.alpaca_directions, demonstrations.METHOD: self.translation_directions}
         if component.method not in known:
-            raise ValueError(f"{where}: no method {component.method!r} here; there are {' and '.join(known)}")
+            if not self.datasets:
+                raise ValueError(f"{where}: no method {component.method!r} here; there are {' and '.join(known)}, and those of `datasets`")
+            return
+        if component.method == alpaca.METHOD and not self.alpaca:
+            raise ValueError(f"{where} wants instruction data; give `alpaca`, or a mixture without it")
         if component.method == demonstrations.METHOD and not self.parallel:
             raise ValueError(f"{where} wants parallel text; give `parallel`, or a mixture without it, such as en_x")
         is_english = component.method == alpaca.METHOD and component.direction == Direction.EN_EN
@@ -109,7 +121,7 @@ class Recipe(recipes.Recipe):
 
 
 def rows(recipe: Recipe) -> tuple[Iterator[Row], pa.Schema]:
-    """The method's rows as they are read, and their columns: instructions in English and in the languages, then sentence pairs.
+    """The method's rows as they are read, and their columns: instructions in English and in the languages, sentence pairs, runs' pairs.
 
     All data is read whatever the mixture draws from it, so that arms of different mixtures share what comes before.
 
@@ -117,7 +129,7 @@ def rows(recipe: Recipe) -> tuple[Iterator[Row], pa.Schema]:
         UserError: the mixture wants a language that no data is in; while the rows are read, a file that cannot be.
     """
     _check_languages(recipe)
-    return _read(recipe), SAMPLE_SCHEMA
+    return _read(recipe), DATASET_SAMPLE_SCHEMA if recipe.datasets else SAMPLE_SCHEMA
 
 
 def _read(recipe: Recipe) -> Iterator[Row]:
@@ -127,6 +139,8 @@ def _read(recipe: Recipe) -> Iterator[Row]:
     for text in recipe.parallel:
         if text.lang in recipe.languages:
             yield from read_demonstrations(text, recipe.translation_directions, recipe.seed, seen)
+    for dataset in recipe.datasets:
+        yield from read_dataset(dataset, recipe.languages, seen)
 
 
 def _check_languages(recipe: Recipe) -> None:
@@ -139,10 +153,16 @@ def _check_languages(recipe: Recipe) -> None:
         alpaca.METHOD: set(LANGUAGE_NAMES) if has_any else {lang for data in recipe.alpaca for lang in data.files},
         demonstrations.METHOD: {text.lang for text in recipe.parallel},
     }
+    made = Counter[tuple[str, Direction, str]]()
+    for dataset in recipe.datasets:
+        made += count_pairs(dataset)
     for component in recipe.mixture.components:
+        key = {alpaca.METHOD: "alpaca", demonstrations.METHOD: "parallel"}.get(component.method, "datasets")
+        known = there.get(component.method) or {
+            lang for method, direction, lang in made if (method, direction) == (component.method, component.direction)
+        }
         for lang in component_languages(recipe.mixture, component, recipe.languages):
-            if lang not in there[component.method]:
-                key = "parallel" if component.method == demonstrations.METHOD else "alpaca"
+            if lang not in known:
                 raise UserError(f"mixture: component {component.name!r} wants {LANGUAGE_NAMES[lang]}, and nothing under `{key}` is in it")
 
 
@@ -195,9 +215,11 @@ def _translated(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]
 def whole_request(row: Row) -> Columns:
     """What the user says: the instruction and its input, with a request for the language where the response is in another one.
 
-    A request for a translation names the language already.
+    A request for a translation names the language already, and pairs of another run have their request.
     """
     language = LANGUAGE_NAMES[row["lang"]]
+    if row.get("request"):
+        return {"language": language}
     says_it = row["request_lang"] == row["lang"] or row["method"] == demonstrations.METHOD
     instruction = row["instruction"].strip() if says_it else request(row["instruction"], language)
     return {"language": language, "request": "\n\n".join(filter(None, (instruction, row["input"].strip())))}

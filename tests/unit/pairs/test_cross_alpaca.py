@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from tests.fake_engine import FakeEngine, asked
 from xl.ask import Drop, Request
+from xl.dataset import DATASET_SCHEMA
 from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.methods import cross_alpaca
@@ -128,6 +130,73 @@ def test_a_language_without_data_is_refused_before_anything_is_read(tmp_path: Pa
     recipe = check(data(tmp_path), ("de", "tr"))
     with pytest.raises(UserError, match="component 'x' wants Turkish, and nothing under `alpaca` is in it"):
         cross_alpaca.rows(recipe)
+
+
+def made(folder: Path, **columns: Any) -> Path:
+    """A folder with the dataset of a run: a pair about each river."""
+    pair = dict.fromkeys(DATASET_SCHEMA.names) | {"lang": "de", "method": "x_instruction", **columns}
+    rows = [
+        {
+            **pair,
+            "id": f"{number}",
+            "instruction": f"Where does the {river} rise?",
+            "request": f"Where does the {river} rise? In German, please.",
+            "response": f"{river}: Der Fluss entspringt in den Bergen.",
+            "document": f"river {number}",
+        }
+        for number, river in enumerate(RIVERS)
+    ]
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=DATASET_SCHEMA), folder / "train-00000.parquet")
+    return folder
+
+
+def components(**counts: int | None) -> list[dict[str, Any]]:
+    """A component of what runs have made, and of English instructions."""
+    directions = {"x_instruction": "en-x", "alpaca": "en-en"}
+    return [{"name": method, "method": method, "direction": directions[method], "count": count} for method, count in counts.items()]
+
+
+def test_one_mixture_draws_from_what_runs_of_other_methods_have_made(tmp_path: Path) -> None:
+    datasets = [{"from": str(made(tmp_path / "made")), "source": "rivers"}]
+    mixture = {"total": 10, "components": components(x_instruction=3, alpaca=None)}
+    rows, dropped = run(check({**data(tmp_path), "datasets": datasets, "mixture": mixture}))
+    assert Counter((row["component"], row["method"], row["direction"], row["source"]) for row in rows) == {
+        ("x_instruction", "x_instruction", "en-x", "rivers"): 3,
+        ("alpaca", "alpaca", "en-en", "alpaca"): 7,
+    }
+    web = [row for row in rows if row["method"] == "x_instruction"]
+    assert all(row["request"] == f"{row['instruction']} In German, please." and row["document"].startswith("river") for row in web)
+    assert dropped["over_quota"] == 5 + 1
+
+
+def test_a_mixture_may_be_of_runs_alone(tmp_path: Path) -> None:
+    datasets = [{"from": str(made(tmp_path / "made")), "source": "rivers"}]
+    rows, _ = run(check({"datasets": datasets, "mixture": {"components": components(x_instruction=None)}}))
+    assert len(rows) == len(RIVERS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "mixture", "message"),
+    [
+        ({"lang": "tr"}, components(x_instruction=1), "component 'x_instruction' wants German, and nothing under `datasets` is in it"),
+        ({"method": "xl_instruct"}, components(x_instruction=1), "wants German, and nothing under `datasets` is in it"),
+        ({"method": "translation"}, components(x_instruction=1), "holds pairs of method 'translation'; give the files .* under `parallel`"),
+    ],
+)
+def test_runs_that_have_not_made_what_is_wanted_are_refused(
+    tmp_path: Path, columns: dict[str, Any], mixture: list[dict[str, Any]], message: str
+) -> None:
+    datasets = [{"from": str(made(tmp_path / "made", **columns)), "source": "rivers"}]
+    with pytest.raises(UserError, match=message):
+        cross_alpaca.rows(check({"datasets": datasets, "mixture": {"components": mixture}}))
+
+
+def test_a_folder_without_a_dataset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing' is no finished run, and no folder"):
+        check(
+            {"datasets": [{"from": str(tmp_path / "nothing"), "source": "s"}], "mixture": {"components": components(x_instruction=1)}}
+        ).files()
 
 
 TRANSLATIONS = {
