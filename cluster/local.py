@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from xl.placement import POOL
-from xl.preemption import drain
+from xl.preemption import RayNode, drain
 from xl.ray_session import QUIET
 
 LOOK_SECONDS = 1.0
@@ -72,7 +72,7 @@ class LocalCluster:
 
     def drain(self, node: Any, notice_seconds: float, reason: str = "the machine is wanted elsewhere") -> None:
         """Tell a node, as a cloud does, that it will be taken away. It is still there until `remove`."""
-        drain(self.address, node.node_id, notice_seconds, reason)
+        drain(RayNode(self.address, node.node_id), time.time() + notice_seconds, reason)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xl.lease import fence_for
 from xl.pages.contamination import document_key
 from xl.records import Row
 from xl.store import StageStore
@@ -98,7 +99,11 @@ def kept_rows(store: StageStore, shards: Iterable[str]) -> Iterator[Row]:
 
 
 def export(store: StageStore, shards: list[str], method: str, models: Mapping[str, str], folder: Path, card: str) -> int:
-    """Write the dataset folder; returns the number of pairs. `models` are the run's models by role."""
+    """Write the dataset folder; returns the number of pairs. `models` are the run's models by role.
+
+    Raises:
+        Superseded: another driver has taken the run over.
+    """
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -118,6 +123,8 @@ def export(store: StageStore, shards: list[str], method: str, models: Mapping[st
     if writer is not None:
         writer.close()
     (aside / "README.md").write_text(card, "utf-8")
+    if (fence := fence_for(folder.parent)) is not None:
+        fence.check()
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     return num_pairs

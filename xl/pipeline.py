@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -207,7 +208,7 @@ class Pipeline:
 
         keys = fingerprints(self.stages, self.source_fingerprint)
         todo = passes(self.stages)
-        for together, after in zip(todo, [*todo[1:], []], strict=True):
+        for number, together in enumerate(todo, 1):
             shared = [stage for stage in together if self.run.is_shared(stage.name)]
             for stage in shared:
                 schema, source = schema_after(stage, schema), FromStage(self.run.store(stage.name))
@@ -220,26 +221,37 @@ class Pipeline:
                 schema = schema_after(stage, schema)
                 schemas.append(schema)
                 folder.record_stage(self.run, stage, keys[stage.name])
-            if not any(isinstance(stage, RowStage) and stage.model for stage in group):
-                self._expect_engine(after)
+            expect_engine = partial(self._expect_engine, todo[number:])
             if isinstance(group[0], WholeStage):
                 assert isinstance(source, FromStage), "a method begins with a row stage"
+                expect_engine()
                 self._run_whole(group[0], source.store, shards, schema)
             else:
                 row_stages = tuple(stage for stage in group if isinstance(stage, RowStage))
-                self._run_pass(row_stages, tuple(schemas), source, shards)
+                self._run_pass(row_stages, tuple(schemas), source, shards, expect_engine)
             for stage in group:
                 shards = self._close_stage(stage, shards)
             source = FromStage(self.run.store(group[-1].name))
         return shards
 
-    def _expect_engine(self, stages: Sequence[Stage]) -> None:
-        """Have the engine of the pass after this one start meanwhile, unless that pass has begun before or makes its model first."""
-        role = next((stage.model for stage in stages if isinstance(stage, RowStage) and stage.model), "")
-        if role in self.roles and role not in self.made and "seconds" not in self.run.stage_info(stages[0].name):
-            self.engines.expect(self.roles[role])
+    def _expect_engine(self, later: Sequence[Sequence[Stage]]) -> None:
+        """Have the engine that rows ask next start meanwhile, unless its pass has begun before or makes its model first."""
+        for stages in later:
+            role = next((stage.model for stage in stages if isinstance(stage, RowStage) and stage.model), None)
+            if role is not None:
+                if role in self.roles and role not in self.made and "seconds" not in self.run.stage_info(stages[0].name):
+                    self.engines.expect(self.roles[role])
+                return
 
-    def _run_pass(self, stages: tuple[RowStage, ...], schemas: tuple[pa.Schema, ...], source: Any, shards: list[InputShard]) -> None:
+    def _run_pass(
+        self,
+        stages: tuple[RowStage, ...],
+        schemas: tuple[pa.Schema, ...],
+        source: Any,
+        shards: list[InputShard],
+        expect_engine: Callable[[], None],
+    ) -> None:
+        """A pass that asks no model has the engine of a later one expected as soon as it is nearly done."""
         from xl.execute import run_rows
         from xl.worker import FromStage, Plan
 
@@ -253,13 +265,15 @@ class Pipeline:
         todo = list(stores.to_do(shards, self.retry_failed))
         if not todo:
             return
-        if (role := next((stage.model for stage in stages if stage.model), None)) and (player := self._player(role)):
+        role = next((stage.model for stage in stages if stage.model), None)
+        if role and (player := self._player(role)):
             plan = self.engines.open(plan, player)
         else:
             self.engines.make_room_for_a_cpu()
         name = " + ".join(stage.name for stage in stages)
         started = time.monotonic()
-        with StageProgress(self.console, name, sum(shard.num_rows for shard in todo)) as progress:
+        nearly_done = None if role else expect_engine
+        with StageProgress(self.console, name, sum(shard.num_rows for shard in todo), nearly_done=nearly_done) as progress:
             run_rows(plan, source, todo, progress)
         self._add_seconds(stages[0].name, time.monotonic() - started, plan)
 

@@ -6,29 +6,44 @@ A node that Ray knows to be leaving gets no more rows and finishes those it has,
     python -m xl.preemption aws
 
 AWS says two minutes before (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html), Google half a
-minute (https://cloud.google.com/compute/docs/instances/create-use-spot). On Kubernetes the pod's own end does the same.
+minute (https://cloud.google.com/compute/docs/instances/create-use-spot). On Kubernetes the pod's own end does the same. The metadata are
+read from where AWS_EC2_METADATA_SERVICE_ENDPOINT and GCE_METADATA_HOST say, as the clouds' own libraries do.
 """
 
 import argparse
+import http.client
 import json
+import os
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import NamedTuple
 
 POLL_SECONDS = 5.0
 """AWS asks for this: a notice is not announced otherwise."""
 
+GOOGLE_POLL_SECONDS = 1.0
+"""Of half a minute little is to be lost."""
+
+RETRY_SECONDS = 1.0
 TIMEOUT_SECONDS = 2.0
 
 AWS = "http://169.254.169.254"
-GOOGLE = "http://metadata.google.internal"
+GOOGLE = "metadata.google.internal"
 GOOGLE_NOTICE_SECONDS = 30.0
 
+_UNREADABLE = (OSError, ValueError, KeyError, http.client.HTTPException)
+"""What comes of metadata that are not there for a moment, or are not what they should be."""
 
-def aws_notice(base: str = AWS) -> float | None:
-    """Seconds until AWS takes this machine; None while it does not want it. Raises OSError when its metadata cannot be read."""
+
+def aws_notice(base: str) -> float | None:
+    """When AWS takes this machine, as seconds since the epoch; None while it does not want it.
+
+    Raises OSError when its metadata cannot be read, and ValueError or KeyError when they are not as documented.
+    """
     token = _read(f"{base}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
     try:
         action = json.loads(_read(f"{base}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token}))
@@ -36,49 +51,72 @@ def aws_notice(base: str = AWS) -> float | None:
         if error.code == 404:
             return None
         raise
-    return max(0.0, (datetime.fromisoformat(action["time"]) - datetime.now(UTC)).total_seconds())
+    return datetime.fromisoformat(action["time"]).timestamp()
 
 
-def google_notice(base: str = GOOGLE) -> float | None:
-    """The same of Google's."""
+def google_notice(base: str) -> float | None:
+    """The same of Google's, which says that it takes the machine and not when."""
     is_preempted = _read(f"{base}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
-    return GOOGLE_NOTICE_SECONDS if is_preempted.strip() == "TRUE" else None
+    return time.time() + GOOGLE_NOTICE_SECONDS if is_preempted.strip() == "TRUE" else None
 
 
-CLOUDS: dict[str, Callable[[], float | None]] = {"aws": aws_notice, "google": google_notice}
+class RayNode(NamedTuple):
+    """A node of a Ray cluster: the address of the cluster's control store (GCS), and the node's id in it."""
+
+    address: str
+    node_id: str
 
 
-def drain(address: str, node_id: str, notice_seconds: float, reason: str) -> None:
-    """Tell the Ray at `address` that a node will be gone in so many seconds. Raises RuntimeError when Ray does not accept it."""
+def this_node() -> RayNode:
+    """The node that this machine is. Raises ConnectionError as long as no Ray runs here."""
+    import ray
+
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    try:
+        context = ray.get_runtime_context()
+        return RayNode(context.gcs_address, context.get_node_id())
+    finally:
+        ray.shutdown()
+
+
+def drain(node: RayNode, deadline: float, reason: str) -> None:
+    """Tell Ray that a node will be gone at a time, in seconds since the epoch. Raises RuntimeError when Ray does not accept it."""
     from ray.autoscaler.v2.sdk import GcsClient
     from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
     preempted = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    deadline_ms = int((time.time() + notice_seconds) * 1000)
-    accepted, why_not = GcsClient(address=address).drain_node(node_id, preempted, reason, deadline_ms)
+    accepted, why_not = GcsClient(address=node.address).drain_node(node.node_id, preempted, reason, int(deadline * 1000))
     if not accepted:
-        raise RuntimeError(f"Ray does not drain {node_id}: {why_not}")
+        raise RuntimeError(f"Ray does not drain {node.node_id}: {why_not}")
 
 
-def watch(notice: Callable[[], float | None], leave: Callable[[float], None], poll_seconds: float = POLL_SECONDS) -> None:
-    """Wait until a notice comes, and call `leave` with the seconds that are left. What the cloud does not answer is asked again."""
+def watch(notice: Callable[[], float | None], poll_seconds: float = POLL_SECONDS) -> float:
+    """Wait until a notice comes; returns when the machine goes. What the cloud does not answer is asked again."""
     while True:
         try:
-            seconds = notice()
-        except OSError:
-            seconds = None
-        if seconds is not None:
-            leave(seconds)
-            return
+            deadline = notice()
+        except _UNREADABLE as error:
+            _tell(f"the cloud's metadata cannot be read: {error}")
+            deadline = None
+        if deadline is not None:
+            return deadline
         time.sleep(poll_seconds)
 
 
-def _drain_this_node(seconds: float) -> None:
-    import ray
+def persistently(act: Callable[[], None], deadline: float, retry_seconds: float = RETRY_SECONDS) -> None:
+    """Do something that can fail, again until it succeeds or the deadline has passed."""
+    while True:
+        try:
+            return act()
+        except Exception as error:  # Ray starts, or its head is away: whatever it is, the machine goes all the same
+            _tell(f"{type(error).__name__}: {error}")
+        if time.time() > deadline:
+            return None
+        time.sleep(retry_seconds)
 
-    ray.init(address="auto", log_to_driver=False)
-    context = ray.get_runtime_context()
-    drain(context.gcs_address, context.get_node_id(), seconds, "the cloud takes the machine")
+
+def _tell(what: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 def _read(url: str, headers: dict[str, str], method: str = "GET") -> str:
@@ -91,8 +129,15 @@ def _read(url: str, headers: dict[str, str], method: str = "GET") -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cloud", choices=CLOUDS)
-    watch(CLOUDS[parser.parse_args().cloud], _drain_this_node)
+    parser.add_argument("cloud", choices=("aws", "google"))
+    if parser.parse_args().cloud == "aws":
+        base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", AWS).rstrip("/")
+        deadline = watch(lambda: aws_notice(base))
+    else:
+        base = f"http://{os.environ.get('GCE_METADATA_HOST', GOOGLE)}"
+        deadline = watch(lambda: google_notice(base), GOOGLE_POLL_SECONDS)
+    _tell(f"the cloud takes the machine in {deadline - time.time():.0f} s")
+    persistently(lambda: drain(this_node(), deadline, "the cloud takes the machine"), deadline)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +14,8 @@ from rich.text import Text
 
 LOG_INTERVAL_SECONDS = 10.0
 WAITING_INTERVAL_SECONDS = 60.0
+NEARLY_DONE_SECONDS = 600.0
+"""What is left of a stage that is nearly done: a node boots in this time, and an engine on it loads its model."""
 
 
 def left(seconds: float) -> str:
@@ -56,10 +58,16 @@ class _Rates(ProgressColumn):
 
 
 class StageProgress:
-    """One stage's progress. Use as a context manager; call `advance` as rows are committed."""
+    """One stage's progress. Use as a context manager; call `advance` as rows are committed.
 
-    def __init__(self, console: Console, name: str, num_rows: int, unit: str = "rows") -> None:
+    `nearly_done` is called once, when the rest seems to take less than `NEARLY_DONE_SECONDS`.
+    """
+
+    def __init__(
+        self, console: Console, name: str, num_rows: int, unit: str = "rows", nearly_done: Callable[[], None] | None = None
+    ) -> None:
         self._console, self._name, self._num_rows, self._unit = console, name, num_rows, unit
+        self._nearly_done = nearly_done
         self._num_done = self._num_new = self._num_tokens = 0
         self._outcomes = {"kept": 0, "dropped": 0, "failed": 0}
         self._note = ""
@@ -107,6 +115,10 @@ class StageProgress:
         for outcome, count in (("kept", kept), ("dropped", dropped), ("failed", failed)):
             self._outcomes[outcome] += count
         now = time.monotonic()
+        rest = self._seconds_left(now)
+        if self._nearly_done and rest is not None and rest < NEARLY_DONE_SECONDS:
+            self._nearly_done, tell = None, self._nearly_done
+            tell()
         if self._bar:
             self._bar.update(self._task, completed=self._num_done, rates=self._rates(now))
         elif now - self._logged >= LOG_INTERVAL_SECONDS:
@@ -131,9 +143,14 @@ class StageProgress:
             parts.append(f"{earlier:,} from before")
         return f"{self._num_done:,}/{self._num_rows:,} {self._unit}" + (f" ({', '.join(parts)})" if parts else "")
 
+    def _seconds_left(self, now: float) -> float | None:
+        """By the speed up to now; None before the first row."""
+        return (self._num_rows - self._num_done) * (now - self._started) / self._num_new if self._num_new else None
+
     def _rates(self, now: float) -> str:
         seconds = max(1e-6, now - self._started)
         rate = self._num_new / seconds
         tokens = f", {self._num_tokens / seconds:,.0f} tokens/s" if self._num_tokens else ""
-        rest = f", {left((self._num_rows - self._num_done) / rate)} left" if rate else f", for {left(seconds)} now"
+        remaining = self._seconds_left(now)
+        rest = f", for {left(seconds)} now" if remaining is None else f", {left(remaining)} left"
         return ", ".join(filter(None, (f"{rate:,.1f} {self._unit}/s{tokens}{rest}", self._note)))

@@ -95,6 +95,7 @@ def _data_context() -> Iterator[None]:
     context.raise_original_map_exception = True  # Ray Data's own wrapping would lose a worker's UserError on its way to the driver
     # With blocks of one row a parcel goes to a worker as soon as it is read, and its acknowledgement comes back as soon as it is done.
     context.target_max_block_size = 1
+    context.execution_no_progress_timeout_s = -1  # to wait for a spot node is no error, however long it takes
     context.execution_options.label_selector = beside_engines() or None
     logger = logging.getLogger("ray.data")
     level = logger.level

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xl.lease import Fence
+from xl.lease import Fence, fence_for
 from xl.records import FATE_SCHEMA, Row, Status, digest_of, fate_columns, row_digest
 from xl.stage import RowStage, Walk
 
@@ -139,8 +139,9 @@ def write_atomically(path: Path, write: Any, fence: Fence | None = None) -> None
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(data, indent=1, ensure_ascii=False, default=str), "utf-8"))
+    """Write JSON atomically, and in a folder that this process holds only as long as it does."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, default=str)
+    write_atomically(path, lambda p: p.write_text(text, "utf-8"), fence_for(path.parent))
 
 
 def read_json(path: Path) -> Any:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from xl import lease as lease_module
+from xl.dataset import export
 from xl.errors import UserError
 from xl.folder import RunFolder, claim, locked
 from xl.lease import Superseded, fence_for, lease, newest
@@ -82,6 +83,18 @@ def test_workers_of_a_driver_that_was_replaced_commit_nothing(tmp_path: Path) ->
             orphan.write("00000", "digest", [], pa.schema([("id", pa.string())]))
         assert len(list(orphan.logged("00000"))) == 1 and not orphan.path("00000").exists()
         fence_for(tmp_path).check()
+
+
+def test_a_driver_that_was_replaced_writes_no_more_of_its_run_down(tmp_path: Path) -> None:
+    run = claim(tmp_path)
+    with pytest.raises(Superseded), locked(run):
+        run.write_info({"method": "its own"})
+        held_elsewhere(tmp_path, number=2)
+        with pytest.raises(Superseded):
+            run.write_info({"method": "too late"})
+        with pytest.raises(Superseded):
+            export(run.store("pages"), [], "x_instruction", {}, run.dataset, card="")
+    assert run.info == {"method": "its own"} and not run.dataset.exists()
 
 
 def test_a_driver_that_was_replaced_stops_with_the_reason(tmp_path: Path) -> None:

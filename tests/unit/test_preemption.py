@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from xl.preemption import GOOGLE_NOTICE_SECONDS, aws_notice, google_notice, watch
+from xl.preemption import GOOGLE_NOTICE_SECONDS, aws_notice, google_notice, persistently, watch
 
 
 class Metadata:
@@ -73,19 +74,37 @@ def test_a_notice_is_read_as_each_cloud_gives_it() -> None:
     with served(metadata) as base:
         assert aws_notice(base) is None and google_notice(base) is None
         metadata.taken_at = datetime.now(UTC) + timedelta(seconds=120)
-        assert aws_notice(base) == pytest.approx(120, abs=3)
-        assert google_notice(base) == GOOGLE_NOTICE_SECONDS
+        assert aws_notice(base) == pytest.approx(time.time() + 120, abs=3)
+        assert google_notice(base) == pytest.approx(time.time() + GOOGLE_NOTICE_SECONDS, abs=3)
 
 
-def test_a_machine_leaves_once_and_a_cloud_that_does_not_answer_is_asked_again() -> None:
-    answers = iter([OSError("no route"), None, 90.0])
+def test_a_cloud_that_does_not_answer_or_answers_nonsense_is_asked_again() -> None:
+    answers = iter([OSError("no route"), json.JSONDecodeError("no JSON", "<html>", 0), KeyError("time"), None, 90.0])
 
     def notice() -> float | None:
         answer = next(answers)
-        if isinstance(answer, OSError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
-    left: list[float] = []
-    watch(notice, left.append, poll_seconds=0)
-    assert left == [90.0]
+    assert watch(notice, poll_seconds=0) == 90.0
+
+
+def test_a_ray_that_is_not_there_yet_is_told_when_it_is_unless_the_machine_is_gone_by_then() -> None:
+    failures = iter([ConnectionError("no Ray"), RuntimeError("not accepted")])
+    told: list[str] = []
+
+    def tell() -> None:
+        for error in failures:
+            raise error
+        told.append("leaves")
+
+    persistently(tell, deadline=time.time() + 60, retry_seconds=0)
+    assert told == ["leaves"]
+
+    def never() -> None:
+        told.append("tried")
+        raise ConnectionError("no Ray")
+
+    persistently(never, deadline=time.time() - 1, retry_seconds=0)
+    assert told == ["leaves", "tried"]

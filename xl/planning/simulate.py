@@ -19,6 +19,7 @@ from xl.planning.cluster import NodeGroup, engines_per_node
 from xl.planning.execution import Driver, Execution, Sizes, Tally
 from xl.planning.fleet import Change, Clock, Fleet
 from xl.planning.scenario import PassWork, Scenario
+from xl.progress import NEARLY_DONE_SECONDS
 
 MAX_UNITS = 1_000_000
 """Units of rows in one simulation: about 15 s."""
@@ -102,6 +103,7 @@ class _Run:
         self._alone_seconds = 0.0
         self._gpu_seconds = 0.0
         """Of engines at work."""
+        self._current: PassWork | None = None
         self._key = ""
         self._rows_per_unit: dict[str, int] = {}
 
@@ -133,6 +135,7 @@ class _Run:
 
     def _pass(self, work: PassWork, after: Sequence[PassWork]) -> PassOutcome:
         began, driver_before, alone_before = self._clock.now, self._driver.busy_seconds, self._alone_seconds
+        self._current = work
         self._expect(work, after)
         fleet, tally = self._begin(work), Tally()
         waited = self._clock.now - began
@@ -173,9 +176,18 @@ class _Run:
         )
 
     def _expect(self, work: PassWork, after: Sequence[PassWork]) -> None:
-        """While CPUs work, have the fewest engines of the pass start that asks next (`Pipeline._expect_engine`)."""
+        """Have the fewest engines of the pass that asks next start while CPUs work (`Pipeline._expect_engine`): beside a whole stage, and
+        when a pass over pages is nearly done."""
         asking = next((each for each in after if each.kind == "engines"), None)
-        if work.kind in ("pages", "whole") and asking and asking.engine_gpus:
+        if asking is None or not asking.engine_gpus or work.kind not in ("pages", "whole"):
+            return
+        timings = self._timings
+        row_seconds = work.row_seconds + timings.read_seconds_per_row + work.num_stages * timings.seal_seconds_per_row
+        seconds = work.num_rows * row_seconds / self._num_cpus() if work.kind == "pages" else 0.0
+        self._clock.at(self._clock.now + seconds - NEARLY_DONE_SECONDS, self._expect_during, work, asking)
+
+    def _expect_during(self, work: PassWork, asking: PassWork) -> None:
+        if self._current is work:
             self._want(asking, asking.replicas[0])
 
     def _begin(self, work: PassWork) -> Fleet:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from xl.lease import Fence
+from xl.lease import Fence, fence_for
 from xl.train.settings import Train
 
 
@@ -24,9 +24,11 @@ class Job:
     """Of the run that the training belongs to."""
 
     def check(self) -> None:
-        """Raise Superseded where another driver has taken the run over: what it reads is not to change under it."""
-        if self.fence is not None:
-            self.fence.check()
+        """Raise Superseded where another driver has taken the run over, or other workers the training: what they read is not to change
+        under them."""
+        for fence in (self.fence, fence_for(self.checkpoints)):
+            if fence is not None:
+                fence.check()
 
     @property
     def tokens(self) -> Path:

@@ -5,7 +5,6 @@ stopped needs only its weights, its optimizer and the number of the last step to
 """
 
 import contextlib
-import fcntl
 import math
 import os
 import time
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 
+from xl.errors import UserError
+from xl.lease import lease
 from xl.records import row_seed
 from xl.train import checkpoint, packing, zero
 from xl.train.checkpoint import Progress
@@ -179,17 +180,19 @@ def _progress(worker: Worker, step: int) -> Progress:
 
 @contextlib.contextmanager
 def _only_writer(job: Job) -> Iterator[None]:
-    """Let the main worker write alone: workers of a killed driver live on for seconds, and their lock ends with them."""
+    """Let the main worker write alone: workers of a killed driver live on for seconds, and those of a lost machine cannot say that they
+    are gone."""
     if torch.distributed.get_rank() != 0:
         yield
         return
     job.checkpoints.mkdir(parents=True, exist_ok=True)
-    with open(job.checkpoints / ".lock", "a") as file:
+    with contextlib.ExitStack() as stack:
         for _ in range(_ORPHAN_SECONDS):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                stack.enter_context(lease(job.checkpoints))
                 break
-            time.sleep(1)
+            except UserError:
+                time.sleep(1)
         else:
             raise TimeoutError(f"{job.out}: the workers of an earlier training still write there after {_ORPHAN_SECONDS} seconds")
         yield

@@ -1,6 +1,7 @@
 """Which checkpoints count, which can be continued how, and what room they want."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from xl.errors import UserError
-from xl.lease import Fence, Superseded
-from xl.train import checkpoint
+from xl.lease import Fence, Superseded, fence_for, lease
+from xl.train import checkpoint, loop
 from xl.train.checkpoint import Progress, needs_universal, newest
 from xl.train.export import _folder
 from xl.train.job import Job
@@ -78,6 +79,22 @@ def test_a_training_whose_folder_was_taken_over_puts_nothing_into_it(tmp_path: P
     with pytest.raises(Superseded, match="another run has taken over"), _folder(job.adapter_folder, job):
         pass
     assert job.model_folder.exists() and not job.adapter_folder.exists()
+
+
+def test_the_writer_of_a_machine_that_is_lost_keeps_no_training_waiting_and_commits_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(loop, "lease", partial(lease, seconds=0.3))
+    (job.checkpoints / "lease").mkdir(parents=True)
+    (job.checkpoints / "lease" / "000001.json").write_text(json.dumps({"machine": "lost", "pid": 7, "born": 1.0, "beat": 0}))
+    with pytest.raises(Superseded), loop._only_writer(job):
+        assert fence_for(job.checkpoints) == Fence(job.checkpoints.resolve() / "lease", 2)
+        job.check()
+        (job.checkpoints / "lease" / "000003.json").touch()
+        with pytest.raises(Superseded), _folder(job.model_folder, job):
+            pass
+    assert not job.model_folder.exists()
 
 
 def test_what_a_kill_leaves_takes_no_room(job: Job) -> None:
