@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from xl.errors import UserError
-from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.judged import judged_rows, read_judged
 from xl.evaluate.benchmarks.results import scored_answers
-from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.run import asked_tasks
 from xl.evaluate.benchmarks.task import Item
 from xl.evaluate.exam import examine
 from xl.evaluate.intervals import (
@@ -232,14 +231,14 @@ def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores
     info = folder.info
     if "tasks" not in info or role not in info["models"]:
         return
-    for task in info["tasks"]:
-        answers = scored_answers(folder, task["task"], role)
-        for measure in BENCHMARKS[task["task"]].measures:
+    for task in asked_tasks(folder):
+        answers = scored_answers(folder, task, role)
+        for measure in task.benchmark.measures:
             having = [one for one in answers if measure in one.measures]
-            yield f"{task['task']} {measure}", {_posed(one.item): one.measures[measure] for one in having}
-        if (found := read_judged(folder, Task.model_validate(task), role, seed=0)) and found.overall.rate:
-            pairs = pair_up(verdicts_of(judged_rows(folder, task["task"], role), role, "reference", found.kind))
-            yield f"{task['task']} {_wins(found.reference, found.judge, found.kind)}", _preferences(pairs)
+            yield f"{task.label} {measure}", {_posed(one.item): one.measures[measure] for one in having}
+        if (found := read_judged(folder, task, role, seed=0)) and found.overall.rate:
+            pairs = pair_up(verdicts_of(judged_rows(folder, task, role), role, "reference", found.kind))
+            yield f"{task.label} {_wins(found.reference, found.judge, found.kind)}", _preferences(pairs)
 
 
 def print_comparison(figures: Sequence[Figure], num_seeds: Mapping[str, int], console: Console) -> None:
