@@ -6,6 +6,7 @@ questions: what a new training would give is as uncertain as what other question
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -84,24 +85,45 @@ def parse_arms(texts: Sequence[str]) -> list[Arm]:
     Raises:
         UserError: there is nothing to compare.
     """
+    asked = [_read_arm(text) for text in texts]
+    if len(asked) == 1 and asked[0].role is None:
+        return [Arm(role, role, (Path(asked[0].path),)) for role in ("base", "tuned")]
     runs: dict[str, list[Path]] = {}
     roles: dict[str, str] = {}
-    folders = Counter(path.name for path in {Path(text.rpartition("=")[2].partition(":")[0]) for text in texts})
-    for text in texts:
-        name, equals, place = text.rpartition("=")
-        path, colon, role = place.rpartition(":")
-        if not colon:
-            path, role = place, "tuned"
-        if not equals:
-            name = (Path(path).name if folders[Path(path).name] == 1 else path) + (f":{role}" if colon else "")
+    folders = Counter(path.name for path in {Path(one.path) for one in asked})
+    for text, one in zip(texts, asked, strict=True):
+        path, role = Path(one.path), one.role or "tuned"
+        name = one.name or (path.name if folders[path.name] == 1 else one.path) + (f":{role}" if one.role else "")
         if roles.setdefault(name, role) != role:
             raise UserError(f"{text}: the arm {name!r} is {roles[name]!r} in another run; give this one another NAME=")
-        runs.setdefault(name, []).append(Path(path))
-    if len(texts) == 1 and ":" not in texts[0]:
-        return [Arm(role, role, (Path(texts[0]),)) for role in ("base", "tuned")]
+        runs.setdefault(name, []).append(path)
     if len(runs) < 2:
         raise UserError("one arm alone has nothing to be compared with; name two runs, or RUN:base and RUN:tuned")
     return [Arm(name, roles[name], tuple(every)) for name, every in runs.items()]
+
+
+class _Asked(NamedTuple):
+    """An arm as the command line has it; None where it leaves a part out."""
+
+    name: str | None
+    path: str
+    role: str | None
+
+
+def _read_arm(text: str) -> _Asked:
+    """The parts of `[NAME=]RUN[:ROLE]`. What is there as a path is one, whatever signs are in it: `lr=1e-4` is a usual folder."""
+    for start in (0, *(equals.end() for equals in re.finditer("=", text))):
+        name, place = text[: max(start - 1, 0)] or None, text[start:]
+        run, _, role = place.rpartition(":")
+        if place and Path(place).exists():
+            return _Asked(name, place, None)
+        if run and Path(run).exists():
+            return _Asked(name, run, role)
+    given, _, place = text.rpartition("=")
+    if "/" in given:  # a path that is missing, and is told so
+        given, place = "", text
+    run, _, role = place.rpartition(":")
+    return _Asked(given or None, run or place, role if run else None)
 
 
 def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:
