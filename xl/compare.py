@@ -6,6 +6,7 @@ questions: what a new training would give is as uncertain as what other question
 """
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -269,18 +270,38 @@ def print_comparison(figures: Sequence[Figure], num_seeds: Mapping[str, int], co
     table = Table(title=f"compared with {first}, on the same questions", title_justify="left", header_style="bold")
     for heading in ("measure", "language"):
         table.add_column(heading)
-    named = [arm if num == 1 else f"{arm} ({num} seeds)" for arm, num in num_seeds.items()]
+    named = [arm_text(arm, num) for arm, num in num_seeds.items()]
     for heading in ("n", *named, *(f"{arm} − {first}" for arm in others)):
         table.add_column(heading, justify="right")
     for figure in figures:
-        estimates = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in figure.estimates.values()]
-        differences = [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, (low, high) in figure.differences.values()]
+        estimates = map(estimate_text, figure.estimates.values())
+        differences = itertools.starmap(difference_text, figure.differences.values())
         language = figure.lang or "all"
         table.add_row(figure.measure, language, f"{figure.num_questions:,}", *estimates, *differences, style="" if figure.lang else "bold")
     console.print(table)
+    console.print(intervals_text(num_seeds), highlight=False)
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """Such as `0.940 [0.808, 0.956]`."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def difference_text(value: float, interval: Interval) -> str:
+    """Such as `-0.060 [-0.174, +0.073]`."""
+    return f"{value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def arm_text(arm: str, num_seeds: int) -> str:
+    """An arm's name, with its seeds where it has several."""
+    return arm if num_seeds == 1 else f"{arm} ({num_seeds} seeds)"
+
+
+def intervals_text(num_seeds: Mapping[str, int]) -> str:
+    """What the intervals are over, and what they leave out."""
     several = max(num_seeds.values()) > 1
     seeds = "differences over training seeds too" if several else "of one training each: another seed may give another difference"
-    console.print(f"95 % intervals over questions, a question's languages together; {seeds}", highlight=False)
+    return f"95 % intervals over questions, a question's languages together; {seeds}"
 
 
 def plain_figures(figures: Sequence[Figure]) -> list[dict[str, object]]:
