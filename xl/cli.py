@@ -146,6 +146,9 @@ def plan(
 def compare(
     arms: Annotated[list[str], typer.Argument(metavar="[NAME=]RUN[:ROLE]…", help="Runs; of one run alone, its base and its tuned model.")],
     seed: Annotated[int, typer.Option(help="Draws the intervals.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it too, as a page that is complete in itself, such as compared.html.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Set models side by side: every measure with its interval, and paired differences from the first one.
@@ -154,13 +157,19 @@ def compare(
     """
     from xl.compare import compare as compared
     from xl.compare import parse_arms, plain_figures, print_comparison
+    from xl.report.comparison import check_page, write_comparison
 
     chosen = parse_arms(arms)
+    if out:
+        check_page(out)
     figures = compared(chosen, seed)
     if as_json:
         print(json.dumps(plain_figures(figures), indent=1))
     else:
         print_comparison(figures, {arm.name: len(arm.runs) for arm in chosen}, console)
+    if out:
+        write_comparison(out, figures, chosen)
+        (Console(stderr=True) if as_json else console).print(f"wrote {out}", highlight=False)
 
 
 @app.command()

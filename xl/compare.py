@@ -6,6 +6,8 @@ questions: what a new training would give is as uncertain as what other question
 """
 
 import hashlib
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from xl.errors import UserError
-from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.judged import judged_rows, read_judged
 from xl.evaluate.benchmarks.results import scored_answers
-from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.run import asked_tasks
 from xl.evaluate.benchmarks.task import Item
 from xl.evaluate.exam import examine
 from xl.evaluate.intervals import (
@@ -85,24 +86,45 @@ def parse_arms(texts: Sequence[str]) -> list[Arm]:
     Raises:
         UserError: there is nothing to compare.
     """
+    asked = [_read_arm(text) for text in texts]
+    if len(asked) == 1 and asked[0].role is None:
+        return [Arm(role, role, (Path(asked[0].path),)) for role in ("base", "tuned")]
     runs: dict[str, list[Path]] = {}
     roles: dict[str, str] = {}
-    folders = Counter(path.name for path in {Path(text.rpartition("=")[2].partition(":")[0]) for text in texts})
-    for text in texts:
-        name, equals, place = text.rpartition("=")
-        path, colon, role = place.rpartition(":")
-        if not colon:
-            path, role = place, "tuned"
-        if not equals:
-            name = (Path(path).name if folders[Path(path).name] == 1 else path) + (f":{role}" if colon else "")
+    folders = Counter(path.name for path in {Path(one.path) for one in asked})
+    for text, one in zip(texts, asked, strict=True):
+        path, role = Path(one.path), one.role or "tuned"
+        name = one.name or (path.name if folders[path.name] == 1 else one.path) + (f":{role}" if one.role else "")
         if roles.setdefault(name, role) != role:
             raise UserError(f"{text}: the arm {name!r} is {roles[name]!r} in another run; give this one another NAME=")
-        runs.setdefault(name, []).append(Path(path))
-    if len(texts) == 1 and ":" not in texts[0]:
-        return [Arm(role, role, (Path(texts[0]),)) for role in ("base", "tuned")]
+        runs.setdefault(name, []).append(path)
     if len(runs) < 2:
         raise UserError("one arm alone has nothing to be compared with; name two runs, or RUN:base and RUN:tuned")
     return [Arm(name, roles[name], tuple(every)) for name, every in runs.items()]
+
+
+class _Asked(NamedTuple):
+    """An arm as the command line has it; None where it leaves a part out."""
+
+    name: str | None
+    path: str
+    role: str | None
+
+
+def _read_arm(text: str) -> _Asked:
+    """The parts of `[NAME=]RUN[:ROLE]`. What is there as a path is one, whatever signs are in it: `lr=1e-4` is a usual folder."""
+    for start in (0, *(equals.end() for equals in re.finditer("=", text))):
+        name, place = text[: max(start - 1, 0)] or None, text[start:]
+        run, _, role = place.rpartition(":")
+        if place and Path(place).exists():
+            return _Asked(name, place, None)
+        if run and Path(run).exists():
+            return _Asked(name, run, role)
+    given, _, place = text.rpartition("=")
+    if "/" in given:  # a path that is missing, and is told so
+        given, place = "", text
+    run, _, role = place.rpartition(":")
+    return _Asked(given or None, run or place, role if run else None)
 
 
 def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:
@@ -232,14 +254,14 @@ def _benchmark_measures(run: RunFolder, role: str) -> Iterator[tuple[str, Scores
     info = folder.info
     if "tasks" not in info or role not in info["models"]:
         return
-    for task in info["tasks"]:
-        answers = scored_answers(folder, task["task"], role)
-        for measure in BENCHMARKS[task["task"]].measures:
+    for task in asked_tasks(folder):
+        answers = scored_answers(folder, task, role)
+        for measure in task.benchmark.measures:
             having = [one for one in answers if measure in one.measures]
-            yield f"{task['task']} {measure}", {_posed(one.item): one.measures[measure] for one in having}
-        if (found := read_judged(folder, Task.model_validate(task), role, seed=0)) and found.overall.rate:
-            pairs = pair_up(verdicts_of(judged_rows(folder, task["task"], role), role, "reference", found.kind))
-            yield f"{task['task']} {_wins(found.reference, found.judge, found.kind)}", _preferences(pairs)
+            yield f"{task.label} {measure}", {_posed(one.item): one.measures[measure] for one in having}
+        if (found := read_judged(folder, task, role, seed=0)) and found.overall.rate:
+            pairs = pair_up(verdicts_of(judged_rows(folder, task, role), role, "reference", found.kind))
+            yield f"{task.label} {_wins(found.reference, found.judge, found.kind)}", _preferences(pairs)
 
 
 def print_comparison(figures: Sequence[Figure], num_seeds: Mapping[str, int], console: Console) -> None:
@@ -248,18 +270,38 @@ def print_comparison(figures: Sequence[Figure], num_seeds: Mapping[str, int], co
     table = Table(title=f"compared with {first}, on the same questions", title_justify="left", header_style="bold")
     for heading in ("measure", "language"):
         table.add_column(heading)
-    named = [arm if num == 1 else f"{arm} ({num} seeds)" for arm, num in num_seeds.items()]
+    named = [arm_text(arm, num) for arm, num in num_seeds.items()]
     for heading in ("n", *named, *(f"{arm} − {first}" for arm in others)):
         table.add_column(heading, justify="right")
     for figure in figures:
-        estimates = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in figure.estimates.values()]
-        differences = [f"{value:+.3f} [{low:+.3f}, {high:+.3f}]" for value, (low, high) in figure.differences.values()]
+        estimates = map(estimate_text, figure.estimates.values())
+        differences = itertools.starmap(difference_text, figure.differences.values())
         language = figure.lang or "all"
         table.add_row(figure.measure, language, f"{figure.num_questions:,}", *estimates, *differences, style="" if figure.lang else "bold")
     console.print(table)
+    console.print(intervals_text(num_seeds), highlight=False)
+
+
+def estimate_text(estimate: Estimate) -> str:
+    """Such as `0.940 [0.808, 0.956]`."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def difference_text(value: float, interval: Interval) -> str:
+    """Such as `-0.060 [-0.174, +0.073]`."""
+    return f"{value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def arm_text(arm: str, num_seeds: int) -> str:
+    """An arm's name, with its seeds where it has several."""
+    return arm if num_seeds == 1 else f"{arm} ({num_seeds} seeds)"
+
+
+def intervals_text(num_seeds: Mapping[str, int]) -> str:
+    """What the intervals are over, and what they leave out."""
     several = max(num_seeds.values()) > 1
     seeds = "differences over training seeds too" if several else "of one training each: another seed may give another difference"
-    console.print(f"95 % intervals over questions, a question's languages together; {seeds}", highlight=False)
+    return f"95 % intervals over questions, a question's languages together; {seeds}"
 
 
 def plain_figures(figures: Sequence[Figure]) -> list[dict[str, object]]:

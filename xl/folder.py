@@ -298,6 +298,13 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def without_nulls(value: Any) -> Any:
+    """Plain settings without the keys that are null: a key that a newer version knows, and that is not given, changes nothing."""
+    if isinstance(value, dict):
+        return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [without_nulls(entry) for entry in value] if isinstance(value, list) else value
+
+
 def record_stage(run: RunFolder, stage: Stage, fingerprint: str, **more: Any) -> None:
     """Note what a stage is begun (or finished) with."""
     info = run.stage_info(stage.name)

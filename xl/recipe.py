@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from xl.errors import UserError
-from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.settings import Task, check_names
 from xl.evaluate.settings import Evaluate
 from xl.pages.contamination import Contamination
 from xl.pages.quality import Quality
@@ -146,6 +146,11 @@ class Recipe(Strict):
             raise ValueError("`models.judge` is missing: the model that `evaluate.judge` asks")
         if any(task.reference for task in self.benchmarks) and self.models.judge is None:
             raise ValueError("`models.judge` is missing: the model that compares a benchmark's answers with its `reference`")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_name_for_each_result(self) -> "Recipe":
+        check_names(self.benchmarks, self.languages)
         return self
 
     @property

@@ -23,7 +23,7 @@ from xl import dataset, folder, summary
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import UserError
 from xl.evaluate.rows import take_exam, take_rows
-from xl.folder import RunFolder, plain
+from xl.folder import RunFolder, plain, without_nulls
 from xl.methods import METHODS, arm_of, conclude, load_method, method_stages, role_trainings
 from xl.pages.manifest import Manifest, estimated_bytes, make_manifest
 from xl.pages.read import SourceFile
@@ -249,7 +249,8 @@ def _state(job: Job) -> dict[str, Any]:
 
 def _is_up_to_date(job: Job) -> bool:
     finished = job.run.info.get("finished")
-    return finished is not None and finished == json.loads(json.dumps(_state(job))) and job.run.dataset.exists() and job.run.report.exists()
+    is_same = finished is not None and without_nulls(finished) == without_nulls(json.loads(json.dumps(_state(job))))
+    return is_same and job.run.dataset.exists() and job.run.report.exists()
 
 
 def _note(job: Job) -> None:

@@ -8,10 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
+from tests.support import ROOT, german_pages, recipe
 from xl import runs
 from xl.errors import UserError
 from xl.folder import RunFolder, check_fingerprints, claim, locked, record_stage
+from xl.methods import load_recipe, method_stages
+from xl.pipeline import Engines
 from xl.stage import RowStage, Stage, fingerprints
 
 FILES = ("shards/s0.parquet", "log/s1/a.arrow")
@@ -77,6 +81,27 @@ def test_a_kill_while_a_run_starts_over_leaves_no_stage_that_has_lost_its_settin
     with contextlib.suppress(UserError):
         check_fingerprints(run, stages(2), "source", {}, redo=False)
     assert all((stage / "stage.json").exists() for stage in (tmp_path / "stages").glob("*"))
+
+
+def test_a_run_that_was_finished_before_a_setting_was_known_is_finished(tmp_path: Path) -> None:
+    """A cleaned one could not go on."""
+    questions = str(ROOT / "tests" / "fixtures" / "vicuna" / "question.jsonl")
+    path = recipe(
+        tmp_path / "r.yaml",
+        german_pages(tmp_path / "pages", 2),
+        models={"writer": {"model": "m", "engine": "scripted"}, "base": {"model": "m", "engine": "scripted"}},
+        benchmarks=[{"task": "vicuna", "from": questions}],
+    )
+    given, run, console = load_recipe(path), RunFolder(tmp_path / "run"), Console(quiet=True)
+    models, trainings = runs.resolve_models(given, run)
+    job = runs.Job(given, run, runs.Options(), console, models, trainings, method_stages(given, models), Engines(console))
+    state = runs._state(job)
+    for key in ("name", "style"):
+        del state["benchmarks"][0][key]
+    run.dataset.mkdir(parents=True)
+    run.report.touch()
+    run.write_info({"finished": state, "cleaned": True})
+    assert not runs.run_recipe(given, run.root, runs.Options(), console), "there is nothing to do"
 
 
 def test_object_storage_is_not_taken_for_a_folder_of_that_name() -> None:

@@ -47,6 +47,15 @@ def test_a_bare_no_is_norwegian(tmp_path: Path) -> None:
         ({"evaluate": {**PROMPTS, "arms": ["base"], "judge": {}}, "models": BASE}, "`models.judge` is missing"),
         ({"evaluate": {**PROMPTS, "arms": ["tuned"], "judge": {}}, "train": {}, "models": BASE}, "reference: base is not among the arms"),
         ({"benchmarks": [{"task": "vicuna", "from": "q.jsonl", "reference": "r.json"}], "models": BASE}, "`models.judge` is missing"),
+        (
+            {"benchmarks": [{"task": "vicuna", "from": "q.jsonl"}] * 2, "models": BASE},
+            "two benchmarks would be called vicuna; give one another",
+        ),
+        (
+            {"benchmarks": [{"task": "vicuna", "from": "q.jsonl", "name": name} for name in ("v", "v_de")], "models": BASE},
+            "two benchmarks would be called v_de",
+        ),
+        ({"benchmarks": [{"task": "vicuna", "from": "q.jsonl", "name": "../v"}], "models": BASE}, "`benchmarks.0.name`"),
         ({"models": {"writer": {**ENDPOINT, "url": "https://me:secret@127.0.0.1/v1"}}}, "`url` has a query or a user in it"),
         ({"train": {"lora": {"rank": 8}}, "models": BASE}, "lora changes nothing without `tune: lora`"),
         ({"benchmarks": [{"task": "xcopa", "from": ".", "max_tokens": 9}], "models": BASE}, "max_tokens changes nothing"),

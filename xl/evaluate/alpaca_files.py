@@ -17,7 +17,7 @@ from xl.evaluate import exam
 from xl.evaluate.benchmarks.export import file_name
 from xl.evaluate.benchmarks.judged import judged_rows, read_judged
 from xl.evaluate.benchmarks.results import scored_answers
-from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.run import asked_tasks
 from xl.evaluate.judge import verdicts_of
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.settings import Evaluate
@@ -143,21 +143,20 @@ def _benchmarked(run: RunFolder, seed: int) -> Iterator[Answered]:
     """The models' answers to the open-ended benchmarks of a run, or of a folder of benchmarks alone."""
     folder = run.benchmarks if run.benchmarks.info else run
     info = folder.info
-    for settings in info.get("tasks", ()):
-        task = Task.model_validate(settings)
+    for task in asked_tasks(folder):
         if not task.benchmark.is_open:
             continue
         for role, model in info["models"].items():
             answers = [
                 {"prompt": one.item.key, "lang": one.item.lang, "request": one.item.prompt, "answer": one.answer.text}
-                for one in scored_answers(folder, task.task, role)
+                for one in scored_answers(folder, task, role)
             ]
             comparison = None
             if found := read_judged(folder, task, role, seed):
                 names = (model["name"], found.reference, found.judge)
-                rows = judged_rows(folder, task.task, role)
+                rows = judged_rows(folder, task, role)
                 comparison = Comparison(rows, role, "reference", names, found.kind, found.overall.withheld)
-            yield Answered(model["name"], task.task, answers, comparison)
+            yield Answered(model["name"], task.label, answers, comparison)
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> Path:

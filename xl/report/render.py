@@ -199,7 +199,7 @@ def render_report(report: Report) -> str:
     topics = report.topics[:NUM_TOPICS]
     num_left = (len(topics) + 1) // 2
     most = max((count for _, count in topics), default=0)
-    html = _HTML.get_template("report.html.jinja").render(
+    html = HTML.get_template("report.html.jinja").render(
         report=report,
         languages=languages,
         about=METHODS.get(report.method, OWN_METHOD).how,
@@ -381,4 +381,4 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     return environment
 
 
-_HTML, _MARKDOWN = _environment(autoescape=True), _environment(autoescape=False)
+HTML, _MARKDOWN = _environment(autoescape=True), _environment(autoescape=False)

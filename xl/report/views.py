@@ -130,7 +130,7 @@ def change_view(evaluation: Evaluation) -> ChangeView:
     columns = _columns(evaluation)
     return ChangeView(
         labels=labels,
-        classes={arm.name: _arm_class(i) for i, arm in enumerate(evaluation.arms)},
+        classes={arm.name: arm_class(i) for i, arm in enumerate(evaluation.arms)},
         accuracy=_accuracy_figure(evaluation, rows),
         rows=rows,
         columns=[(code, _column_title(code)) for code in columns],
@@ -193,11 +193,12 @@ def _marks(scores: Sequence[LanguageScore | None], arms: Sequence[ArmResult]) ->
     marks = []
     for i, (score, arm) in enumerate(zip(scores, arms, strict=True)):
         low, high = score.interval if score and score.interval else (None, None)
-        marks.append(Mark(_arm_class(i), arm.label, score.accuracy if score else None, low, high))
+        marks.append(Mark(arm_class(i), arm.label, score.accuracy if score else None, low, high))
     return marks
 
 
-def _arm_class(place: int) -> str:
+def arm_class(place: int) -> str:
+    """Class name of the arm at a place; the style sheet has its colour."""
     return f"arm{place % _NUM_ARM_CLASSES}"
 
 

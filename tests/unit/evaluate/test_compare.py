@@ -24,6 +24,24 @@ def test_arms_are_runs_with_a_role_and_the_same_name_means_seeds() -> None:
         parse_arms(["x=runs/a:base", "x=runs/b"])
 
 
+def test_a_run_that_is_there_is_a_path_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=1e-4", "lr=3e-4", "at:noon"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+
+    def parsed(*texts: str) -> list[tuple[str, str, list[str]]]:
+        return [(arm.name, arm.role, [str(path) for path in arm.runs]) for arm in parse_arms(texts)]
+
+    assert parsed("runs/lr=1e-4", "runs/lr=3e-4:base") == [
+        ("lr=1e-4", "tuned", ["runs/lr=1e-4"]),
+        ("lr=3e-4:base", "base", ["runs/lr=3e-4"]),
+    ]
+    assert parsed("low=runs/lr=1e-4", "runs/at:noon") == [("low", "tuned", ["runs/lr=1e-4"]), ("at:noon", "tuned", ["runs/at:noon"])]
+    assert [(name, runs) for name, _, runs in parsed("runs/lr=1e-4")] == [("base", ["runs/lr=1e-4"]), ("tuned", ["runs/lr=1e-4"])]
+    with pytest.raises(UserError, match=r"runs/lr=1e-5 is not a run"):
+        compare(parse_arms(["runs/lr=1e-5", "runs/lr=2e-5"]), 7)
+
+
 def test_a_measure_that_no_question_has_in_both_arms_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A pass rate is of some answers alone: one model's may all be others than the other's."""
     one, two = Question("1", "de"), Question("2", "de")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.html import NASTY, Tags, drawn
+from tests.html import NASTY, Tags, drawn, text_of
 from xl.evaluate.intervals import Estimate, McNemar
 from xl.evaluate.language import DISPUTED, Decision, Verdict, language_report
 from xl.evaluate.outcome import print_outcome
@@ -80,11 +80,6 @@ def evaluation() -> Evaluation:
 def report(evaluation: Evaluation) -> Report:
     run = Report("demo", "x_instruction", "now", "a: b\n", [("ar", "Arabic"), ("th", "Thai")], [], {}, [], {}, {}, [])
     return replace(run, training=training([3.0, 2.5, 2.0]), evaluation=evaluation)
-
-
-def text_of(html: str) -> str:
-    """What a reader sees, tags taken out."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
 
 
 def test_a_report_without_training_and_evaluation_speaks_of_neither(report: Report) -> None:
@@ -179,6 +174,7 @@ def test_text_of_models_makes_no_tag(report: Report, evaluation: Evaluation) -> 
         examples=[SideBySide(NASTY, NASTY, NASTY, [Answer(NASTY, NASTY, NASTY, NASTY)])],
     )
     html = render_report(replace(report, training=replace(training([1.0]), base=NASTY, settings={NASTY: NASTY}), evaluation=nasty))
+    assert not Tags(html).mistakes
     tags = Tags(html).all
     assert not {"script", "img", "iframe"} & {tag for tag, _ in tags}
     assert not [attributes for _, attributes in tags if any(name.startswith("on") or name == "src" for name in attributes)]

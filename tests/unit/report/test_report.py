@@ -129,6 +129,7 @@ def test_durations_carry_over_to_the_next_unit(seconds: float, text: str) -> Non
 
 def test_web_text_in_the_report_makes_no_tag_and_no_link(report: Report) -> None:
     html = render_report(report)
+    assert not Tags(html).mistakes
     tags = Tags(html).all
     assert not {"script", "img", "link", "iframe", "object"} & {tag for tag, _ in tags}
     assert not [attributes for _, attributes in tags if any(name.startswith("on") or name == "src" for name in attributes)]

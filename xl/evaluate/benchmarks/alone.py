@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from xl.evaluate.benchmarks.run import Benchmarking
-from xl.evaluate.benchmarks.settings import Task
+from xl.evaluate.benchmarks.settings import Task, check_names
 from xl.pipeline import find_model
 from xl.recipe import Model, checked, overridden, parse_override
 from xl.settings import Languages, Strict
@@ -25,6 +25,11 @@ class Alone(Strict):
         is_judged = any(task.reference for task in self.tasks)
         if is_judged != (self.judge is not None):
             raise ValueError("--judge and --reference go together: the model that compares, and the answers to compare with")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_name_for_each_result(self) -> "Alone":
+        check_names(self.tasks, self.languages)
         return self
 
 

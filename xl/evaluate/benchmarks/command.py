@@ -30,6 +30,7 @@ def evaluate(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest written answer; by default the benchmark's.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of answers in free text; by default the benchmark's.")] = None,
     top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Of answers in free text; by default the benchmark's.")] = None,
+    style: Annotated[str | None, typer.Option(help="A sentence that every request for free text ends with.")] = None,
     judge: Annotated[str | None, typer.Option(metavar="MODEL", help="Compares answers in free text with those of --reference.")] = None,
     judge_url: Annotated[str | None, typer.Option(metavar="URL", help="The judge's endpoint; without one it runs here.")] = None,
     reference: Annotated[
@@ -63,7 +64,7 @@ def evaluate(
 
     if len(task) != len(from_):
         raise UserError(f"there are {len(task)} --task and {len(from_)} --from; give each task its own, in the same order")
-    drawn = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+    drawn = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "style": style}
     shared = {"limit": limit, "num_shots": num_shots, **drawn, "split": split, "revision": revision, "reference": reference}
     tasks = [{"task": name, "from": path, **shared} for name, path in zip(task, from_, strict=True)]
     models = {

@@ -1,7 +1,7 @@
 """Results in the files of lm-evaluation-harness, for the tools that read those.
 
 As its version 0.4 writes them: FOLDER/MODEL/results_DATE.json, and FOLDER/MODEL/samples_TASK_DATE.jsonl with one line a question. A
-benchmark in a language is a task there (`xquad_de`), and the mean over languages its group (`xquad`).
+benchmark in a language is a task there (`xquad_de`), and the mean over languages its group (`xquad`), by the name that the recipe gives it.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.results import Result, Score, Scored, scored_answers
+from xl.evaluate.benchmarks.run import asked_tasks
 from xl.folder import RunFolder
 
 _FILTER = "none"
@@ -23,6 +24,7 @@ _FILTER = "none"
 def export_lm_eval(run: RunFolder, found: Sequence[Result], folder: Path) -> list[Path]:
     """Write a finished folder's results, one subfolder a model; returns the files with the results."""
     date = time.strftime("%Y-%m-%dT%H-%M-%S")
+    tasks = {task.label: task for task in asked_tasks(run)}
     written = []
     for role, model in run.info["models"].items():
         own = [result for result in found if result.role == role]
@@ -32,10 +34,10 @@ def export_lm_eval(run: RunFolder, found: Sequence[Result], folder: Path) -> lis
         path.write_text(json.dumps({**aggregated(own), "model_name": model["name"], "date": time.time()}, indent=2) + "\n", "utf-8")
         written.append(path)
         for result in own:
-            answers = scored_answers(run, result.task, role)
+            answers = scored_answers(run, tasks[result.name], role)
             for lang in result.languages:
                 lines = [json.dumps(sample, ensure_ascii=False) for sample in samples(answers, lang, result.task)]
-                (target / f"samples_{result.task}_{lang}_{date}.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+                (target / f"samples_{result.name}_{lang}_{date}.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return written
 
 
@@ -46,12 +48,12 @@ def file_name(name: str) -> str:
 
 def aggregated(found: Sequence[Result]) -> dict[str, Any]:
     """The harness's results of one model: `results`, `groups`, `configs`, `versions`, `n-shot`, `higher_is_better`, `n-samples`."""
-    tasks = {f"{result.task}_{lang}": (result, score) for result in found for lang, score in result.languages.items()}
-    groups = {result.task: {"alias": result.task, **_figures(result.mean)} for result in found}
+    tasks = {f"{result.name}_{lang}": (result, score) for result in found for lang, score in result.languages.items()}
+    groups = {result.name: {"alias": result.name, **_figures(result.mean)} for result in found}
     return {
         "results": {name: {"alias": name, **_figures(score)} for name, (_, score) in tasks.items()} | groups,
         "groups": groups,
-        "group_subtasks": {result.task: [f"{result.task}_{lang}" for lang in result.languages] for result in found},
+        "group_subtasks": {result.name: [f"{result.name}_{lang}" for lang in result.languages] for result in found},
         "configs": {name: _config(name, result) for name, (result, _) in tasks.items()},
         "versions": dict.fromkeys(tasks, 1),
         "n-shot": {name: result.num_shots for name, (result, _) in tasks.items()},
@@ -71,7 +73,7 @@ def _figures(score: Score) -> dict[str, float]:
 
 def _config(name: str, result: Result) -> dict[str, Any]:
     metrics = [{"metric": measure, "aggregation": "mean", "higher_is_better": True} for measure in BENCHMARKS[result.task].measures]
-    return {"task": name, "tag": result.task, "num_fewshot": result.num_shots, "metric_list": metrics, "metadata": {"paper": result.paper}}
+    return {"task": name, "tag": result.name, "num_fewshot": result.num_shots, "metric_list": metrics, "metadata": {"paper": result.paper}}
 
 
 def samples(answers: Sequence[Scored], lang: str, task: str) -> Iterator[dict[str, Any]]:

@@ -37,9 +37,9 @@ class Judged:
     """Over the pairs of all languages."""
 
 
-def judged_folder(run: RunFolder, task: str, role: str) -> RunFolder:
+def judged_folder(run: RunFolder, task: Task, role: str) -> RunFolder:
     """Where a model's answers to a benchmark are judged."""
-    return RunFolder(run.root / "judged" / f"{task}_{role}")
+    return RunFolder(run.root / "judged" / f"{task.label}_{role}")
 
 
 def examination_folder(run: RunFolder, kind: str) -> RunFolder:
@@ -47,7 +47,7 @@ def examination_folder(run: RunFolder, kind: str) -> RunFolder:
     return RunFolder(run.root / "judged" / f"examination_{kind}")
 
 
-def judged_rows(run: RunFolder, task: str, role: str) -> list[Row]:
+def judged_rows(run: RunFolder, task: Task, role: str) -> list[Row]:
     """Rows with a request, both answers and the verdicts on them: columns of `judging.row_schema` and of `judge_pair`."""
     return finished_rows(judged_folder(run, task, role), "judged")
 
@@ -56,7 +56,7 @@ def read_judged(run: RunFolder, task: Task, role: str, seed: int) -> Judged | No
     """The win rates of one model; None for a benchmark that is not judged. `seed` is for the intervals' draws."""
     if task.reference is None:
         return None
-    info, rows = judged_folder(run, task.task, role).info, judged_rows(run, task.task, role)
+    info, rows = judged_folder(run, task, role).info, judged_rows(run, task, role)
     kind = task.benchmark.judge_kind
     failed = examine(finished_rows(examination_folder(run, kind), "examined"), seed).why
     withheld = f"the judge failed its examination: {failed}" if failed else None
@@ -70,9 +70,9 @@ def read_judged(run: RunFolder, task: Task, role: str, seed: int) -> Judged | No
     return Judged(info["reference"], info["judge"], kind, info["num_without_reference"], num_failed, languages, rates(pairs))
 
 
-def print_judged(found: Judged, task: str, model: str, console: Console) -> None:
+def print_judged(found: Judged, name: str, model: str, console: Console) -> None:
     """The win rates as a table, by the protocol, by what both orders agree on and gated by language; below it why there are none."""
-    table = Table(title=f"{task}: {model} against {found.reference}, judged by {found.judge}", title_justify="left", header_style="bold")
+    table = Table(title=f"{name}: {model} against {found.reference}, judged by {found.judge}", title_justify="left", header_style="bold")
     table.add_column("language")
     headings = (
         *("pairs", "win rate [95 %]", "agreed win rate [95 %]", "gated by language [95 %]", "consistent [95 %]"),

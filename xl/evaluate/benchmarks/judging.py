@@ -49,25 +49,27 @@ def judge_answers(
     Raises:
         UserError: a file of references cannot be read or fits no answer, or the judge is another one than at the beginning.
     """
-    references = {task.task: read_references(task.reference, task.languages or wanted.languages) for task in wanted.tasks if task.reference}
+    references = {
+        task.label: read_references(task.reference, task.languages or wanted.languages) for task in wanted.tasks if task.reference
+    }
     if not references:
         return
     judge = wanted.judge
     assert judge is not None, "settings with a reference want a judge"
-    pairs = [(task, role) for task in wanted.tasks if task.task in references for role in wanted.roles]
-    stages = {(task.task, role): _stage(task, role, judge, wanted.seed) for task, role in pairs}
-    for place, stage in stages.items():  # before another judge's examination replaces this one's
-        folder.check_fingerprints(judged_folder(run, *place), [stage], SOURCE, {}, redo, kept=("prompts",))
+    pairs = [(task, role) for task in wanted.tasks if task.label in references for role in wanted.roles]
+    stages = [_stage(task, role, judge, wanted.seed) for task, role in pairs]
+    for (task, role), stage in zip(pairs, stages, strict=True):  # before another judge's examination replaces this one's
+        folder.check_fingerprints(judged_folder(run, task, role), [stage], SOURCE, {}, redo, kept=("prompts",))
     for kind in dict.fromkeys(task.benchmark.judge_kind for task, _ in pairs):
         examine_judge(Judging(kind=kind), judge, wanted.seed, examination_folder(run, kind), engines, console)
-    for task, role in pairs:
-        rows, num_without = _rows(run, task, role, references[task.task])
-        compared = judged_folder(run, task.task, role)
-        names = {REFERENCE: references[task.task].name, "judge": judge[0].model}
+    for (task, role), stage in zip(pairs, stages, strict=True):
+        rows, num_without = _rows(run, task, role, references[task.label])
+        compared = judged_folder(run, task, role)
+        names = {REFERENCE: references[task.label].name, "judge": judge[0].model}
         counts = {"num_compared": len(rows), "num_without_reference": num_without}
         compared.root.mkdir(parents=True, exist_ok=True)
         compared.write_info({**compared.info, **names, **counts, "stages": ["prompts", "judged"]})
-        plan: list[Stage] = [stages[task.task, role]]
+        plan: list[Stage] = [stage]
         take_rows(Pipeline(compared, plan, {"judge": judge}, wanted.seed, SOURCE, engines, console, retry_failed), rows, row_schema(role))
 
 
@@ -81,19 +83,19 @@ def _stage(task: Task, role: str, judge: Role, seed: int) -> RowStage:
 def _rows(run: RunFolder, task: Task, role: str, references: References) -> tuple[list[Row], int]:
     """The requests with both answers, and how many lack a reference answer. Raises UserError where all do."""
     rows = []
-    answers = scored_answers(run, task.task, role)
+    answers = scored_answers(run, task, role)
     for one in answers:
-        reference = references.answer(one.item)
+        reference = references.answer(one.item, task.style or "")
         if reference is not None:
-            rows.append(_row(task.task, one.item, role, one.answer.text, reference))
+            rows.append(_row(task.label, one.item, role, one.answer.text, reference))
     if not rows:
         raise UserError(f"{task.reference}: no `instruction` in it is one of {task.task}'s, as it was sent or without its language")
     return rows, len(answers) - len(rows)
 
 
-def _row(task: str, item: Item, role: str, answer: str, reference: str) -> Row:
+def _row(label: str, item: Item, role: str, answer: str, reference: str) -> Row:
     return {
-        "id": row_id(task, record_key(item.key, item.lang), 0),
+        "id": row_id(label, record_key(item.key, item.lang), 0),
         "lang": item.lang,
         "language": LANGUAGE_NAMES[item.lang],
         "prompt": item.key,

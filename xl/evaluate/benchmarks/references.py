@@ -18,9 +18,10 @@ class References:
     name: str
     answers: Mapping[tuple[str, str], str]
 
-    def answer(self, item: Item) -> str | None:
-        """The answer to an item: to its request as it was sent, or to the instruction in it."""
-        return self.answers.get((item.lang, item.prompt), self.answers.get((item.lang, item.text)))
+    def answer(self, item: Item, style: str = "") -> str | None:
+        """The answer to an item: to its request as it was sent, to that without its style, or to the instruction in it."""
+        asked = item.prompt, item.prompt.removesuffix(style).rstrip(), item.text
+        return next((self.answers[item.lang, text] for text in asked if (item.lang, text) in self.answers), None)
 
 
 def read_references(path: str, languages: Sequence[str]) -> References:

@@ -9,9 +9,9 @@ from rich.table import Table
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
 from xl.evaluate.benchmarks.consistency import Consistency, measure_consistency, pick, print_consistency
 from xl.evaluate.benchmarks.judged import Judged, print_judged, read_judged
-from xl.evaluate.benchmarks.run import answer_of, to_item
+from xl.evaluate.benchmarks.run import answer_of, asked_tasks, to_item
 from xl.evaluate.benchmarks.settings import Task
-from xl.evaluate.benchmarks.task import Answer, Item
+from xl.evaluate.benchmarks.task import Answer, Benchmark, Item
 from xl.evaluate.identify import ANSWER_IDENTIFIERS, identifier
 from xl.evaluate.intervals import Estimate, equal_weights, estimate_mean
 from xl.evaluate.language import LanguageScore, answer_language, language_report
@@ -58,7 +58,10 @@ class Score:
 class Result:
     """A model's result on a benchmark."""
 
+    name: str
+    """What the recipe calls it: the benchmark's name, unless the recipe gives another."""
     task: str
+    """The benchmark."""
     paper: str
     model: str
     """Its name in the recipe or on the command line."""
@@ -82,28 +85,27 @@ def results(run: RunFolder, seed: int) -> list[Result]:
     info = run.info
     items = finished_rows(run, "items")
     found = []
-    for settings in info["tasks"]:
-        task = Task.model_validate(settings)
-        asked = [to_item(row) for row in items if row["task"] == task.task]
+    for task in asked_tasks(run):
+        asked = [to_item(row) for row in items if row["task"] == task.label]
         for role, model in info["models"].items():
             found.append(_result(run, task, role, model["name"], asked, seed))
     return found
 
 
-def scored_answers(run: RunFolder, task: str, role: str) -> list[Scored]:
+def scored_answers(run: RunFolder, task: Task, role: str) -> list[Scored]:
     """A model's answers to a benchmark's items, scored one by one: what comparisons of models pair up."""
-    return [_scored(task, row, role) for row in finished_rows(run, f"answers_{role}") if row["task"] == task]
+    return [_scored(task.benchmark, row, role) for row in finished_rows(run, f"answers_{role}") if row["task"] == task.label]
 
 
-def _scored(task: str, row: Row, role: str) -> Scored:
-    asked, item, answer = BENCHMARKS[task], to_item(row), answer_of(row, role)
+def _scored(asked: Benchmark, row: Row, role: str) -> Scored:
+    item, answer = to_item(row), answer_of(row, role)
     measures = asked.score(item, answer)
     nothing = {name: 0.0 for name in asked.measures if name not in asked.partial}
     return Scored(item, answer, dict(nothing if measures is None else measures), measures is not None)
 
 
 def _result(run: RunFolder, task: Task, role: str, model: str, items: list[Item], seed: int) -> Result:
-    asked, scored = task.benchmark, scored_answers(run, task.task, role)
+    asked, scored = task.benchmark, scored_answers(run, task, role)
     languages = list(dict.fromkeys(item.lang for item in items))
     groups = sorted({item.group for item in items} - {""})
 
@@ -113,12 +115,13 @@ def _result(run: RunFolder, task: Task, role: str, model: str, items: list[Item]
         return score_answers(asked.measures, chosen, num_asked, seed)
 
     return Result(
+        task.label,
         task.task,
         asked.paper,
         model,
         role,
         task.source(seed).num_shots,
-        tuple(run.info["notes"][task.task]),
+        tuple(run.info["notes"][task.label]),
         {lang: score(lang=lang) for lang in languages},
         {group: score(group=group) for group in groups},
         score(),
@@ -159,7 +162,7 @@ def print_results(found: Sequence[Result], console: Console) -> None:
     """One table a benchmark and model, and one of its groups; below them what belongs beside the figures."""
     for result in found:
         names = list(BENCHMARKS[result.task].measures)
-        table = _table(f"{result.task} ({result.paper}), {result.model}, {result.num_shots} examples", "language", names)
+        table = _table(f"{result.name} ({result.paper}), {result.model}, {result.num_shots} examples", "language", names)
         for lang, score in result.languages.items():
             table.add_row(LANGUAGE_NAMES[lang], *_cells(score, names))
         table.add_section()
@@ -173,7 +176,7 @@ def print_results(found: Sequence[Result], console: Console) -> None:
         if result.consistency:
             print_consistency(result.consistency, console)
         if result.judged:
-            print_judged(result.judged, result.task, result.model, console)
+            print_judged(result.judged, result.name, result.model, console)
         for note in (*result.notes, *_warnings(result)):
             console.print(note, highlight=False)
 

@@ -42,7 +42,7 @@ ITEM_SCHEMA = pa.schema(
         *((name, pa.float64()) for name in ("temperature", "top_p")),
     ]
 )
-"""An `Item`, the name of its benchmark, and a row's id."""
+"""An `Item`, the label of its benchmark, and a row's id."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,18 @@ def read_items(wanted: Benchmarking) -> tuple[list[Row], dict[str, list[str]]]:
     In every language they come in one seeded order of the keys, so that a limit takes the same questions in all of them, and a higher
     one adds some without touching the others. Raises UserError.
     """
-    names = [task.task for task in wanted.tasks]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"task {twice[0]} is there twice; give each another folder")
     rows: list[Row] = []
     notes: dict[str, list[str]] = {}
     for task in wanted.tasks:
         languages = task.languages or wanted.languages
         source = task.source(wanted.question_seed)
         loaded = task.benchmark.load(source, languages)
-        notes[task.task] = list(loaded.notes)
+        notes[task.label] = list(loaded.notes)
         if task.benchmark.is_open:
             drawn = f"temperature {source.temperature:g}, top-p {source.top_p:g}, at most {source.max_tokens:,} tokens"
-            notes[task.task].append(f"answers drawn at {drawn}")
+            notes[task.label].append(f"answers drawn at {drawn}")
+        if task.style:
+            notes[task.label].append(f"every request ends with: {task.style}")
         for lang in languages:
             items = [item for item in loaded.items if item.lang == lang]
             if not items:
@@ -111,13 +110,18 @@ def read_items(wanted: Benchmarking) -> tuple[list[Row], dict[str, list[str]]]:
             if len({item.key for item in items}) < len(items):
                 raise UserError(f"{task.from_}: {task.task} has a question in {lang} twice; their names must differ")
             items.sort(key=lambda item: seeded_rank(wanted.question_seed, item.key))
-            rows += [to_row(task.task, item) for item in items[: task.limit]]
+            rows += [to_row(task.label, task.styled(item)) for item in items[: task.limit]]
     return rows, notes
 
 
-def to_row(task: str, item: Item) -> Row:
-    """An item as a row."""
-    return {"id": row_id(task, record_key(item.key, item.lang), 0), "task": task, **plain(asdict(item))}
+def asked_tasks(run: RunFolder) -> list[Task]:
+    """The benchmarks that a folder was last asked for."""
+    return [Task.model_validate(settings) for settings in run.info.get("tasks", ())]
+
+
+def to_row(label: str, item: Item) -> Row:
+    """An item as a row of the benchmark with this label."""
+    return {"id": row_id(label, record_key(item.key, item.lang), 0), "task": label, **plain(asdict(item))}
 
 
 def to_item(row: Row) -> Item:
@@ -178,10 +182,13 @@ async def _choose(item: Item, ask: str, engine: Engine, context: Context) -> tup
 def _refuse_other_tasks(wanted: Benchmarking, run: RunFolder, redo: bool) -> None:
     """Refuse a benchmark that is asked otherwise than it was begun. More questions, languages or benchmarks are no reason, nor is
     a file that was moved: what it says decides."""
-    before = {task["task"]: task for task in run.info.get("tasks", ())}
+    before = {task.label: task for task in asked_tasks(run)}
     for task in wanted.tasks:
-        now = plain(task.model_dump(mode="json", by_alias=True, exclude={"from_", "languages", "limit", "reference"}))
-        changed = list(folder.differences(task.task, {key: before.get(task.task, now).get(key) for key in now}, now))
+        begun, now = (
+            plain(one.model_dump(mode="json", by_alias=True, exclude={"name", "from_", "languages", "limit", "reference"}))
+            for one in (before.get(task.label, task), task)
+        )
+        changed = list(folder.differences(task.label, begun, now))
         if changed and not redo:
             raise UserError(
                 f"{run.root} was begun with other settings: {'; '.join(changed)}. Use --redo to ask those questions anew, or another --out"

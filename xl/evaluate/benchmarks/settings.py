@@ -1,9 +1,13 @@
 """Which benchmarks are asked: the settings of each."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pydantic import Field, field_validator, model_validator
 
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
-from xl.evaluate.benchmarks.task import Benchmark, Source
+from xl.evaluate.benchmarks.task import Benchmark, Item, Source
 from xl.evaluate.hub import is_on_hub
 from xl.settings import Languages, Strict
 
@@ -13,6 +17,8 @@ class Task(Strict):
 
     task: str
     """Its name: xquad, mlqa, …"""
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What its answers and results go by, where a benchmark is asked in several ways; by default the benchmark's name."""
     from_: str = Field(alias="from")
     """A local file or folder in the benchmark's own format, or the id of a dataset on the hub."""
     languages: Languages | None = None
@@ -30,6 +36,8 @@ class Task(Strict):
     temperature: float | None = Field(None, ge=0)
     """Of answers in free text, as is `top_p`; by default the benchmark's."""
     top_p: float | None = Field(None, gt=0, le=1)
+    style: str | None = Field(None, min_length=1)
+    """A sentence that every request ends with, whichever model it goes to (`evaluate.style` is the same), such as one of `train.styles`."""
     max_answer_chars: int | None = Field(None, ge=100)
     """The judge sees so much of an answer, which a small one may need; by default all of it, as in the papers."""
     reference: str | None = None
@@ -49,6 +57,8 @@ class Task(Strict):
         if given := [key for key in unread if getattr(self, key) is not None]:
             why = "takes no examples" if self.benchmark.is_open else "counts the likeliest answer"
             raise ValueError(f"{given[0]} changes nothing: {self.task} {why}")
+        if self.style and not self.benchmark.is_open:
+            raise ValueError(f"style: {self.task}'s prompts end where the answer begins; only open-ended requests can end with a style")
         if self.max_tokens and not self.benchmark.max_tokens:
             raise ValueError(f"max_tokens changes nothing: {self.task} compares likelihoods, and nothing is written")
         if self.max_answer_chars and not self.reference:
@@ -61,6 +71,15 @@ class Task(Strict):
     def benchmark(self) -> Benchmark:
         """The benchmark itself."""
         return BENCHMARKS[self.task]
+
+    @property
+    def label(self) -> str:
+        """What its answers and results go by."""
+        return self.name or self.task
+
+    def styled(self, item: Item) -> Item:
+        """An item with the style behind its request."""
+        return replace(item, prompt=" ".join(filter(None, (item.prompt, self.style))))
 
     def source(self, seed: int) -> Source:
         """What the benchmark's loader is told: its own defaults where nothing else is wanted."""
@@ -75,3 +94,13 @@ class Task(Strict):
             asked.temperature if self.temperature is None else self.temperature,
             asked.top_p if self.top_p is None else self.top_p,
         )
+
+
+def check_names(tasks: Sequence[Task], languages: Sequence[str]) -> None:
+    """Raise ValueError where the results of two benchmarks, or of one in a language (`vicuna_de`), would go by one name.
+
+    `languages` are for benchmarks that name none of their own.
+    """
+    names = Counter(name for task in tasks for name in (task.label, *(f"{task.label}_{lang}" for lang in task.languages or languages)))
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"the results of two benchmarks would be called {twice[0]}; give one another `name`, or a folder of its own")

@@ -18,6 +18,7 @@ from xl.engines.scripted import ScriptedEngine
 from xl.errors import UserError
 from xl.evaluate.alpaca_files import export_alpaca_eval
 from xl.evaluate.benchmarks.alone import one_model
+from xl.evaluate.benchmarks.export import export_lm_eval
 from xl.evaluate.benchmarks.judged import print_judged
 from xl.evaluate.benchmarks.judging import judge_answers
 from xl.evaluate.benchmarks.references import read_references
@@ -132,6 +133,27 @@ def test_answers_are_compared_with_another_models_in_both_ways_and_the_files_giv
     wins = next(figure for figure in figures if "wins against writes-english" in figure.measure and figure.lang is None)
     assert wins.estimates["before"].value == 0.5, "the same answers are a tie"
     assert wins.estimates["after"].value == pytest.approx(rates.rate.mean.value)
+
+
+def test_one_benchmark_asked_with_and_without_a_style_has_two_results_told_apart_by_their_names(tmp_path: Path) -> None:
+    other, _ = evaluated(tmp_path / "other", "writes-english", task="vicuna", path=VICUNA)
+    (outputs,) = export_alpaca_eval(other, tmp_path / "files", 7, CONSOLE)
+    plain = {"task": "vicuna", "from": str(VICUNA), "reference": str(outputs)}
+    tasks = tuple(checked(Task, one, "recipe") for one in (plain, {**plain, "name": "tagged", "style": "Write like a web page."}))
+    run = RunFolder(tmp_path / "model")
+    wanted = Benchmarking(tasks, ("de", "pt"), 7, {"model": role("knows-languages")}, role("judge"))
+    run_benchmarks(wanted, run, None, CONSOLE)  # type: ignore[arg-type]
+    judge_answers(wanted, run, None, CONSOLE)  # type: ignore[arg-type]
+
+    found = results(run, 7)
+    assert [(one.name, one.task, one.mean.num_items) for one in found] == [("vicuna", "vicuna", 12), ("tagged", "vicuna", 12)]
+    assert [one.judged and one.judged.num_without_reference for one in found] == [0, 0], "references need not know the style"
+    written = [*export_alpaca_eval(run, tmp_path / "out", 7, CONSOLE), *export_lm_eval(run, found, tmp_path / "out")]
+    first, tagged = (json.loads((tmp_path / "out/knows-languages" / one.name / "model_outputs.json").read_text("utf-8")) for one in found)
+    assert [row["instruction"] for row in tagged] == [f"{row['instruction']} Write like a web page." for row in first]
+    assert {"vicuna_de", "tagged_de", "tagged_pt"} <= json.loads(written[-1].read_text("utf-8"))["results"].keys()
+    measures = {figure.measure for figure in compare([Arm(name, "model", (run.root,)) for name in ("one", "two")], 7)}
+    assert {"vicuna in_language", "tagged in_language"} <= measures
 
 
 def test_marks_are_summed_over_both_orders_and_what_these_agree_on_stands_beside(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from xl.evaluate.benchmarks.run import Benchmarking, read_items, to_row
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Answer, Item
 from xl.recipe import checked
+from xl.train.prompts import request
 
 FIXTURES = ROOT / "tests" / "fixtures"
 FILES = {
@@ -70,6 +71,14 @@ def test_the_language_is_asked_for_where_the_set_does_not_do_so_itself() -> None
     )
     assert crosslingual[1].prompt == "Explain in German how a lock on a canal works." and crosslingual[1].key == "crosslingual okapi 2"
     assert monolingual[0].prompt == "Warum ist der Himmel am Abend rot?" and monolingual[0].group == "monolingual aya"
+
+
+def test_a_style_ends_every_request_as_in_training_and_is_not_looked_for_in_training_data() -> None:
+    style = "Write like a web page."
+    task = Task.model_validate({"task": "vicuna", "from": str(FILES["vicuna"]), "style": style})
+    rows, notes = read_items(Benchmarking((task,), ("sw",), 7, {}))
+    assert rows and all(row["prompt"] == request(row["text"], "Swahili", style) for row in rows)
+    assert f"every request ends with: {style}" in notes["vicuna"]
 
 
 def test_a_published_xl_alpacaeval_is_asked_as_it_is_written_and_other_languages_with_its_english_instructions(tmp_path: Path) -> None:
@@ -149,6 +158,7 @@ def test_going_round_in_circles_is_seen() -> None:
         ("m_alpacaeval", ["de"], {"split": "german"}, "`split` is not wanted"),
         ("language_confusion", ["th"], {}, "no file monolingual/SOURCE/th.csv"),
         ("vicuna", ["de"], {"num_shots": 3}, "num_shots changes nothing: vicuna takes no examples"),
+        ("xquad", ["de"], {"path": FIXTURES, "style": "Be brief."}, "only open-ended requests can end with a style"),
         ("xquad", ["de"], {"path": FIXTURES, "temperature": 0.7}, "temperature changes nothing: xquad counts the likeliest answer"),
     ],
 )

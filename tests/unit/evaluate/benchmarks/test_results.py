@@ -6,10 +6,12 @@ from tests.support import ROOT
 from tests.unit.evaluate.benchmarks.squad_files import write_xquad
 from xl.errors import UserError
 from xl.evaluate.benchmarks.results import Scored, score_answers
-from xl.evaluate.benchmarks.run import Benchmarking, read_items, to_item, to_row
+from xl.evaluate.benchmarks.run import Benchmarking, _refuse_other_tasks, read_items, to_item, to_row
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Answer, Item, score_choice
 from xl.evaluate.intervals import estimate_mean
+from xl.folder import RunFolder
+from xl.records import digest_of, row_digest
 
 
 def scored(key: str, lang: str, value: float, text: str = "ja", is_valid: bool = True) -> Scored:
@@ -54,8 +56,6 @@ def test_a_limit_takes_the_same_questions_in_all_languages_and_a_higher_one_adds
 
     assert len(keys(5, "de")) == 5
     assert keys(5, "de") == keys(5, "es") == keys(8, "de")[:5]
-    with pytest.raises(UserError, match="xquad is there twice"):
-        read_items(Benchmarking((Task(task="xquad", from_=str(tmp_path)),) * 2, ("de",), 7, {}))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,30 @@ def test_benchmarks_of_options_are_found_by_name_and_each_question_has_its_row(t
     rows, notes = read_items(Benchmarking((Task(task=task, from_=str(ROOT / "tests" / "fixtures" / task)),), languages, 7, {}))
     assert len({row["id"] for row in rows}) == len(rows) > 0 and {row["lang"] for row in rows} == set(languages)
     assert notes.keys() == {task} and bool(notes[task]) == (task == "mmlu"), "what is left out is said"
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "languages", "digest"),
+    [
+        ("vicuna", "vicuna/question.jsonl", ("de", "sw"), "ed4028bfc97c1593507832949c97e690"),
+        ("xcopa", "xcopa", ("it", "tr"), "e7234583eaeb32be9a016a31c3dfff11"),
+    ],
+)
+def test_a_question_is_the_row_that_it_always_was_whatever_else_is_asked(task, path, languages, digest) -> None:
+    """By these digests a folder knows which questions are answered: another one would have all of them asked again."""
+    plain = Task.model_validate({"task": task, "from": str(ROOT / "tests" / "fixtures" / path)})
+    again = plain.model_copy(update={"name": "again"})
+    rows, notes = read_items(Benchmarking((plain, again), languages, 7, {}))
+    assert digest_of([row_digest(row) for row in rows if row["task"] == task]) == digest
+    assert len({row["id"] for row in rows}) == len(rows) and notes.keys() == {task, "again"}
+
+
+def test_a_folder_that_knows_nothing_of_names_and_styles_was_asked_without_them(tmp_path) -> None:
+    run, task = RunFolder(tmp_path), Task.model_validate({"task": "vicuna", "from": "q.jsonl"})
+    run.write_info({"tasks": [task.model_dump(mode="json", by_alias=True, exclude={"name", "style"})]})
+    _refuse_other_tasks(Benchmarking((task, task.model_copy(update={"name": "b", "style": "Be brief."})), ("de",), 7, {}), run, redo=False)
+    with pytest.raises(UserError, match=r"vicuna\.style: None → Be brief"):
+        _refuse_other_tasks(Benchmarking((task.model_copy(update={"style": "Be brief."}),), ("de",), 7, {}), run, redo=False)
 
 
 def test_an_item_survives_its_row() -> None:
