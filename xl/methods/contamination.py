@@ -1,4 +1,8 @@
-"""The stage that keeps what a recipe evaluates on out of its dataset; every method has it, just before the dataset is drawn."""
+"""The stages that keep what a recipe evaluates on out of its dataset; every method has them, before the dataset is drawn.
+
+They stand behind all that asks a model: another benchmark costs no call. Where nothing is asked they come first, before a filter has
+dropped the row that its document is known by.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -14,13 +18,13 @@ from xl.stage import Stage
 
 
 def uncontaminated(recipe: Recipe, columns: Sequence[str]) -> list[Stage]:
-    """Drop rows of which one of these columns shares a long piece with a prompt or a benchmark of the recipe.
+    """Drop rows of which one of these columns shares a long piece with a prompt or a benchmark of the recipe, and all of their documents.
 
     No stage where nothing is evaluated, or where `contamination.drop` is false. Raises UserError when prompts or benchmarks cannot be read.
     """
     settings = recipe.contamination
     texts = evaluated_texts(recipe) if settings.drop else {}
-    return [drop_contaminated(index_benchmarks(texts, settings.num_words, settings.num_chars), columns)] if texts else []
+    return [*drop_contaminated(index_benchmarks(texts, settings.num_words, settings.num_chars), columns)] if texts else []
 
 
 def evaluated_texts(recipe: Recipe) -> dict[str, list[str]]:
