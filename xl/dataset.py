@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xl.lease import fence_for
-from xl.pages.contamination import document_key
+from xl.pages.contamination import document_of
 from xl.records import Row
 from xl.store import StageStore
 from xl.train.prompts import request
@@ -82,7 +82,7 @@ def pair_of(row: Row, method: str, models: Mapping[str, str]) -> Row:
     response = response_of(row)
     return {
         **{name: row.get(name) for name in DATASET_SCHEMA.names},
-        "document": row.get("document") or (document_key(row["url"]) if row.get("url") else None),
+        "document": document_of(row),
         "request": asked,
         "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": response}],
         "response": response,

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,14 @@ def test_the_readmes_own_method_is_a_method(tmp_path: Path) -> None:
     (tmp_path / "titles.py").write_text(re.findall(r"```python\n(.*?)```", README, re.S)[0], "utf-8")
     base = {"model": "scripted", "engine": "scripted"}
     data = {"method": str(tmp_path / "titles.py"), "languages": ["de"], "pages": {"from": "pages"}, "models": {"base": base}}
-    stages = method_stages(check_recipe(data, "readme"), {"base": ResolvedModel("scripted", "", "digest", None, True)})
-    assert [stage.name for stage in stages] == ["pages", "unique", "titled"]
+    evaluate = {"prompts": {"from": str(ROOT / "jobs/samples/prompts.jsonl")}, "arms": ["base"]}
+
+    def names(**more: Any) -> list[str]:
+        recipe = check_recipe({**data, **more}, "readme")
+        return [stage.name for stage in method_stages(recipe, {"base": ResolvedModel("scripted", "", "digest", None, True)})]
+
+    assert names() == ["pages", "unique", "titled"]
+    assert names(evaluate=evaluate) == ["pages", "unique", "titled", "overlap", "uncontaminated"]
 
 
 def test_the_files_to_read_first_are_there() -> None:

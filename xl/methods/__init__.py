@@ -4,13 +4,14 @@ A method has `stages(recipe, models)`: what becomes of its rows, in order; `mode
 `Recipe` says which keys its recipes have; without one they have pages and the page filters (`xl.recipe.PageRecipe`). A method whose
 input is not pages has `rows(recipe)`, which gives its rows and their schema; one that trains models for itself has
 `trainings(recipe, models)`, which says by role on what; one that has more to tell of its rows than their ledger does has
-`conclude(recipe, run, shards)`, which writes it into the run's folder.
+`conclude(recipe, run, shards)`, which writes it into the run's folder. What a recipe evaluates on is kept out of the rows of every method.
 """
 
 import hashlib
 import importlib
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from xl.ask import Ask
 from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.folder import RunFolder
+from xl.methods.contamination import without_contaminated
 from xl.recipe import PageRecipe, Recipe, checked, overridden, read_yaml
 from xl.stage import RowStage, Stage
 from xl.train.roles import RoleTraining
@@ -103,11 +105,22 @@ def _load_file(path: Path, name: str) -> ModuleType:
 
 
 def method_stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
-    """The stages of the recipe's method; those with code of one's own change with their file."""
+    """The stages of the recipe's method; those with code of one's own change with their file.
+
+    Raises:
+        UserError: what the recipe evaluates on cannot be read, or a method of one's own has two stages of a name.
+    """
     module = load_method(recipe.method)
     found: list[Stage] = module.stages(recipe, models)
-    own = {"file": module.__name__} if recipe.method not in METHODS else {}
-    return [replace(stage, settings={**stage.settings, **own}) if module.__name__ in _modules(stage) else stage for stage in found]
+    if recipe.method in METHODS:
+        return found
+    own = {"file": module.__name__}
+    found = [replace(stage, settings={**stage.settings, **own}) if module.__name__ in _modules(stage) else stage for stage in found]
+    stages = without_contaminated(recipe, found)
+    if repeated := [name for name, count in Counter(stage.name for stage in stages).items() if count > 1]:
+        added = "the check for contamination has `overlap` and `uncontaminated`"
+        raise UserError(f"`method`: {recipe.method}: two stages are called {repeated[0]!r} ({added}); rename one")
+    return stages
 
 
 def role_trainings(recipe: Recipe, models: dict[str, ResolvedModel]) -> dict[str, RoleTraining]:

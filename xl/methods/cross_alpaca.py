@@ -177,19 +177,19 @@ def stages(recipe: Recipe, models: dict[str, ResolvedModel]) -> list[Stage]:
     return [
         *_translated(recipe, models),
         RowStage(
+            "worded",
+            (partial(word_translation, recipe.seed), whole_request),
+            pa.schema([("instruction", pa.string()), ("request", pa.string()), ("language", pa.string())]),
+            {"templates": templates(), "seed": recipe.seed},
+        ),
+        *uncontaminated(recipe, ("instruction", "input", "request", "response")),
+        RowStage(
             "samples",
             sample_filters(recipe.cleaning, recipe.seed),
             pa.schema([("text_hash", pa.string())]),
             {"cleaning": semantic(recipe.cleaning), "seed": recipe.seed},
         ),
         drop_duplicates(),
-        RowStage(
-            "worded",
-            (partial(word_translation, recipe.seed), whole_request),
-            pa.schema([("instruction", pa.string()), ("request", pa.string()), ("language", pa.string())]),
-            {"templates": templates(), "seed": recipe.seed},
-        ),
-        *uncontaminated(recipe, ("instruction", "request", "response")),
         mix(recipe.mixture, recipe.languages, recipe.seed),
     ]
 

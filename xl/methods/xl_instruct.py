@@ -152,7 +152,7 @@ def stages(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
 
 def _dataset(recipe: Recipe) -> list[Stage]:
     pairs = choose_pairs(recipe.per_language, recipe.max_topic_ratio, recipe.seed)
-    return [*uncontaminated(recipe, ("text", "instruction", "response")), pairs]
+    return [*uncontaminated(recipe, ("text", "instruction", "answer", "response")), pairs]
 
 
 def _question(settings: Reverse, writer: Player) -> Stage:

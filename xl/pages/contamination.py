@@ -2,14 +2,14 @@
 
 A text is contaminated when it has 13 words in a row in common with a benchmark, or 30 characters in a row where there are no spaces between
 words. Case, punctuation and compatibility forms (NFKC) do not count. A benchmark's text that is too short for that, such as a question,
-must be the whole of the other text.
+must be the whole of the other text. Translations share no words: a contaminated text takes all rows of its document with it.
 """
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -19,24 +19,29 @@ from pydantic import Field
 
 from xl.ask import Columns, Drop
 from xl.errors import UserError
+from xl.pages.language import canonical_language
 from xl.pages.scripts import folded_words, is_unspaced
 from xl.records import Row
 from xl.settings import Strict
-from xl.stage import RowStage
+from xl.stage import RowStage, WholeStage
 
 Hashes = npt.NDArray[np.uint64]
 
 _MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
-_UNTELLING_NAMES = ("", "index", "default", "home")
+_LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z]{2,4})?")
+
+DROPS = "uncontaminated"
+"""Name of the stage that drops what is contaminated."""
 
 
 class Contamination(Strict):
     """What of the dataset counts as seen in the evaluation."""
 
     drop: bool = True
-    """Whether pairs that have a piece of an evaluation prompt or of a benchmark are dropped; if not, the report says so."""
+    """Whether pairs that have a piece of an evaluation prompt or of a benchmark are dropped, and with them all pairs of their documents; if
+    not, the report says so."""
     num_words: int = Field(13, ge=4)
     """So many words in a row in common are contamination."""
     num_chars: int = Field(30, ge=10)
@@ -90,19 +95,35 @@ def index_benchmarks(benchmarks: Mapping[str, Iterable[str]], num_words: int = 1
     return BenchmarkIndex(names, hashes, owners, num_words, num_chars, digest.hexdigest())
 
 
-def drop_contaminated(index: BenchmarkIndex, columns: Sequence[str] = ("text", "instruction")) -> RowStage:
-    """Drop rows of which any of these columns is `contaminated`; `contaminated_by` names the benchmark."""
+def drop_contaminated(index: BenchmarkIndex, columns: Sequence[str] = ("text", "instruction")) -> tuple[RowStage, WholeStage]:
+    """Drop rows of which any of these columns is `contaminated`, and all other rows of their documents (`contaminated_document`).
+
+    Columns that a row does not have are left out. The first stage looks each row up; its `contaminated_by` names the benchmark. The second
+    one knows the documents of contaminated rows, and no others: a row that went before counts no more.
+    """
     settings = {"index": index.digest, "columns": list(columns)}
-    steps = (functools.partial(_look_up, index, tuple(columns)), _drop_found)
-    return RowStage("uncontaminated", steps, pa.schema([("contaminated_by", pa.string())]), settings)
+    added = pa.schema([("contaminated_by", pa.string()), ("contaminated_document", pa.string())])
+    look_up = functools.partial(_look_up, index, tuple(columns))
+    return (
+        RowStage("overlap", (look_up,), added, settings),
+        WholeStage(DROPS, ("contaminated_document",), _contaminated_documents, _drop_found, pa.schema([]), {"by": "document"}),
+    )
 
 
 def _look_up(index: BenchmarkIndex, columns: tuple[str, ...], row: Row) -> Columns:
-    return {"contaminated_by": next(filter(None, (index.find(row[column]) for column in columns)), None)}
+    texts = [text for column in columns if isinstance(text := row.get(column), str)]
+    benchmark = next(filter(None, map(index.find, texts)), None)
+    return {"contaminated_by": benchmark, "contaminated_document": document_of(row) if benchmark else None}
 
 
-def _drop_found(row: Row) -> Drop | None:
-    return Drop("contaminated") if row["contaminated_by"] else None
+def _contaminated_documents(tables: Iterator[pa.Table]) -> frozenset[str]:
+    return frozenset(document for table in tables for document in table["contaminated_document"].drop_null().to_pylist())
+
+
+def _drop_found(documents: frozenset[str], row: Row) -> Drop | None:
+    if row["contaminated_by"]:
+        return Drop("contaminated")
+    return Drop("contaminated_document") if document_of(row) in documents else None
 
 
 def _n_grams(tokens: list[str], num_words: int, num_chars: int, or_whole: bool = False) -> Hashes:
@@ -142,10 +163,28 @@ def _hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
-def document_key(url: str) -> str:
-    """What the translations of a document have in common in their URLs: the file name, without the page's place in it (`#3`).
+def document_of(row: Row) -> str | None:
+    """What a row has in common with the translations of its text and with other parts of it; None for a row that is alone."""
+    document: str | None = row.get("document")
+    return document or (document_key(row["url"]) if row.get("url") else None)
 
-    A URL without a file name, or with one that every site has, is a document of its own.
+
+def document_key(url: str) -> str:
+    """What the translations of a page have in common in their URLs: all but the language in the host or in the path, and the place in the
+    page (`#3`). `https://de.example.org/wiki/Ems#3` and `https://en.example.org/wiki/Ems` are `example.org/wiki/Ems`.
+
+    Pages of different sites are different documents, whatever they are called.
     """
-    name = PurePosixPath(unquote(urlsplit(url).path)).name
-    return url if name.partition(".")[0].casefold() in _UNTELLING_NAMES else name
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # http://[a name in brackets
+        return url
+    *labels, domain, top = ["", "", *parts.netloc.casefold().split(".")]
+    host = [label for label in labels if label and label != "www" and not _names_language(label)]
+    path = [segment for segment in unquote(parts.path).split("/") if not _names_language(segment)]
+    return ".".join(filter(None, (*host, domain, top))) + "/".join(path) + (f"?{parts.query}" if parts.query else "")
+
+
+def _names_language(part: str) -> bool:
+    """Whether a part of a URL names a language: `de`, `pt-br`, `zh_CN`."""
+    return bool(_LANGUAGE.fullmatch(part)) and canonical_language(part) is not None

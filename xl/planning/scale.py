@@ -37,7 +37,7 @@ FILTER_SECONDS_PER_PAGE = 0.0065
 KEPT = {"pages": 0.84, "unique": 0.99, "pairs": 0.91, "accepted": 0.80}
 """Kept shares of the stages, as in the demo (README): measured, but on 425 sample pages."""
 
-PASSES = (("pages", 1), ("unique", 1), ("pairs + rated + accepted + uncontaminated", 4), ("dataset", 1))
+PASSES = (("pages", 1), ("unique", 1), ("pairs + rated + accepted + overlap", 4), ("uncontaminated", 1), ("dataset", 1))
 """Passes of X-Instruction with the prompted rater, and how many stages each seals."""
 
 
@@ -100,6 +100,7 @@ def passes_of(size: Size, timings: Timings) -> tuple[PassWork, ...]:
             GPUS_PER_ENGINE,
             groups=("engines",),
         ),
+        PassWork("uncontaminated", "whole", chosen, shards, decide),
         PassWork("dataset", "whole", chosen, shards, decide),
     )
 

@@ -49,7 +49,8 @@ STAGE_NOTES = {
     "estimated": "the quality of each translation is estimated",
     "chosen": "the best translation of each answer is taken",
     "accepted": "pairs below the thresholds are removed",
-    "uncontaminated": "what a benchmark holds is removed",
+    "overlap": "each row is looked up in the benchmarks",
+    "uncontaminated": "what a benchmark holds is removed, with all that is of the same document",
     "capped": "repeated instructions and crowded topics are removed",
     "clustered": "instructions are grouped by what they are about",
     "diversified": "pairs are drawn equally from the groups",
@@ -58,6 +59,7 @@ STAGE_NOTES = {
 REASONS = {
     "answer_leaked": "instruction gives the answer away",
     "contaminated": "found in a benchmark",
+    "contaminated_document": "translation or other part of a text that was found in a benchmark",
     "copied_example": "copied from the prompt’s example",
     "degenerate": "malformed instruction",
     "duplicate": "copy of another page",

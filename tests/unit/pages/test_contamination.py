@@ -4,17 +4,20 @@ import asyncio
 import json
 import pickle
 import unicodedata
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.support import SHARED
 from tests.unit.pages.test_filters import needs_real_pages, real_pages
+from xl.ask import Drop
 from xl.errors import UserError
 from xl.methods import check_recipe
 from xl.methods.contamination import evaluated_texts
 from xl.pages.contamination import BenchmarkIndex, document_key, drop_contaminated, index_benchmarks
-from xl.records import Status
-from xl.stage import Pending, Route, Walk, walk
+from xl.records import Row, Status
+from xl.stage import Pending, Route, walk
 
 ENCYCLOPEDIA = ("de", "en", "es", "hi", "th", "tr", "zh")
 NEWS = ("fi", "ga", "hu", "lt", "mt", "pt", "sw")
@@ -25,10 +28,18 @@ THAI = "ตลาดน้ำแห่งนี้เปิดตั้งแต
 CHINESE = "这座老桥建于明代，桥身由当地的青石砌成，每逢雨季，河水会漫过桥面，行人只得绕道上游的木桥。"
 
 
-def took(row: dict[str, str], index: BenchmarkIndex, *columns: str) -> Walk:
-    """The row's walk through the stage."""
-    stage = pickle.loads(pickle.dumps(drop_contaminated(index, columns)))
-    return asyncio.run(walk(Route((stage,), 0), Pending({"id": "0", **row}, 0, []), None))
+def took(rows: list[Row], index: BenchmarkIndex, *columns: str) -> list[tuple[str | None, str | None]]:
+    """Why each row was dropped by the stages, None for one that was kept, and by which benchmark."""
+    overlap, stage = pickle.loads(pickle.dumps(drop_contaminated(index, columns)))
+    walks = [asyncio.run(walk(Route((overlap,), 0), Pending(row, 0, []), None)) for row in rows]
+    assert all(walked.status == Status.KEPT for walked in walks)
+    tables = [pa.Table.from_pylist([walked.row], schema=overlap.adds).select(list(stage.needs)) for walked in walks]
+    state = pickle.loads(pickle.dumps(stage.survey(iter(tables))))
+    verdicts = [stage.decide(state, walked.row) for walked in walks]
+    return [
+        (verdict.reason if isinstance(verdict, Drop) else None, walked.row["contaminated_by"])
+        for verdict, walked in zip(verdicts, walks, strict=True)
+    ]
 
 
 @needs_real_pages
@@ -80,17 +91,38 @@ def test_a_short_prompt_counts_only_as_a_whole():
 
 def test_a_dropped_row_names_the_benchmark_that_holds_most_of_it():
     index = index_benchmarks({"first": [HINDI, "Why?"], "second": [ENGLISH]})
-    dropped = took({"text": ENGLISH, "instruction": "Tell me about the harbour."}, index, "text", "instruction")
-    assert (dropped.status, dropped.reason, dropped.row["contaminated_by"]) == (Status.DROPPED, "contaminated", "second")
-    by_instruction = took({"text": "A harbour.", "instruction": "why"}, index, "text", "instruction")
-    assert (by_instruction.status, by_instruction.row["contaminated_by"]) == (Status.DROPPED, "first")
-    kept = took({"text": "A harbour.", "instruction": "why"}, index, "text")
-    assert (kept.status, kept.row["contaminated_by"]) == (Status.KEPT, None)
+    rows = [{"text": ENGLISH, "instruction": "Tell me about the harbour."}, {"text": "A harbour.", "instruction": "why"}]
+    assert took(rows, index, "text", "instruction") == [("contaminated", "second"), ("contaminated", "first")]
+    assert took(rows, index, "text") == [("contaminated", "second"), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("contaminated", "translated", "other"),
+    [
+        (
+            {"url": "https://news.example.org/en/harbour.1703#2"},
+            {"url": "https://news.example.org/fi/harbour.1703"},
+            {"url": "http://[/fi"},
+        ),
+        ({"document": "harbour"}, {"document": "harbour"}, {"document": "mill"}),
+        ({"document": "harbour", "url": "https://example.org/a"}, {"document": "harbour", "url": None}, {"url": "https://example.org/a"}),
+        ({"document": None, "url": None}, None, {"document": None, "url": None}),
+        ({}, None, {}),
+    ],
+)
+def test_a_contaminated_row_takes_its_document_with_it_and_no_other(contaminated: Row, translated: Row | None, other: Row):
+    rows: list[dict[str, Any]] = [{**contaminated, "text": ENGLISH}, {**other, "text": "Toinen teksti."}, {**other, "text": None}]
+    expected: list[tuple[str | None, str | None]] = [("contaminated", "bench"), (None, None), (None, None)]
+    if translated is not None:
+        rows, expected = [{**translated, "text": "Vanha satama."}, *rows], [("contaminated_document", None), *expected]
+    index = index_benchmarks({"bench": [ENGLISH]})
+    assert took(rows, index, "text", "response") == expected
+    assert took(rows[::-1], index, "text") == expected[::-1]
 
 
 def test_an_index_is_the_same_for_the_same_benchmarks_and_another_for_others():
     settings = [
-        drop_contaminated(index_benchmarks(benchmarks, num_words=n)).settings
+        drop_contaminated(index_benchmarks(benchmarks, num_words=n))[0].settings
         for benchmarks, n in (
             ({"a": [ENGLISH, HINDI], "b": [THAI]}, 13),
             ({"b": [THAI], "a": [HINDI, ENGLISH]}, 13),
@@ -111,14 +143,16 @@ def test_a_benchmark_without_text_is_an_error():
 @pytest.mark.parametrize(
     ("url", "key"),
     [
-        ("https://news.example.org/fi/bbc.381790", "bbc.381790"),
-        ("https://de.example.org/wiki/Super_Bowl_50#3", "Super_Bowl_50"),
-        ("https://es.example.org/wiki/Jos%C3%A9/?page=2", "José"),
-        ("https://example.org/", "https://example.org/"),
-        ("https://example.org/news/index.html", "https://example.org/news/index.html"),
+        ("https://news.example.org/fi/bbc.381790", "news.example.org/bbc.381790"),
+        ("https://www.de.example.org/wiki/Super_Bowl_50#3", "example.org/wiki/Super_Bowl_50"),
+        ("http://pt-br.example.org/wiki/Jos%C3%A9", "example.org/wiki/José"),
+        ("https://example.org/fi/article.php?id=5", "example.org/article.php?id=5"),
+        ("https://example.de/", "example.de/"),
+        ("https://localhost/en/a", "localhost/a"),
+        ("http://[/fi", "http://[/fi"),
     ],
 )
-def test_a_document_is_named_by_its_file(url: str, key: str):
+def test_a_document_is_named_by_its_url_without_the_language(url: str, key: str):
     assert document_key(url) == key
 
 

@@ -18,6 +18,7 @@ from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.methods import cross_alpaca
 from xl.methods.cross_alpaca import Recipe
+from xl.pairs.mixture import row_language
 from xl.records import Row, Status
 from xl.stage import Pending, Route, RowStage, WholeStage, walk
 
@@ -258,6 +259,59 @@ def test_only_the_side_that_its_direction_wants_is_translated(tmp_path: Path, di
     for row in rows:
         assert (row["response"] == answer) == (direction == "en-x") and (question in row["request"]) == (direction == "x-en")
         assert row["request"].startswith("Which river") == (direction == "en-x") and ("Answer in" in row["request"])
+
+
+def evaluated(tmp_path: Path, data: dict[str, Any], prompt: str) -> dict[str, Any]:
+    """The recipe, with an evaluation on one prompt."""
+    (tmp_path / "prompts.json").write_text(json.dumps([{"instruction": prompt}]), "utf-8")
+    models = {**data.get("models", {}), "base": {"model": "m", "engine": "scripted"}}
+    return {**data, "models": models, "evaluate": {"prompts": {"from": str(tmp_path / "prompts.json")}, "arms": ["base"]}}
+
+
+def faithful(request: Request) -> str:
+    """A translator into German who names the river."""
+    prompt = asked(request).rpartition("English")[2]
+    river = next(river for river in RIVERS if river in prompt)
+    return f"Ist es der Fluss {river}, der hier fließt?" if "Which" in prompt else f"Durch die alte Stadt fließt die {river} ins Meer."
+
+
+def test_what_is_translated_here_of_a_prompt_is_dropped_with_it(tmp_path: Path) -> None:
+    recipe = evaluated(tmp_path, english_only(tmp_path), "Which river flows here, and where to? Is it the Danube?")
+    rows, dropped = run(check(recipe), FakeEngine(faithful))
+    documents = {f"english {number}" for number in range(2, len(RIVERS) + 1)}
+    assert Counter((row["lang"], row["document"]) for row in rows) == {(lang, name): 1 for lang in ("en", "de") for name in documents}
+    # Its item, and the copy of it that has no output.
+    assert dropped == {"contaminated": 2, "contaminated_document": 2, "bad_row": 2}
+    unchecked, _ = run(check({**recipe, "contamination": {"drop": False}}), FakeEngine(faithful))
+    assert len(unchecked) == 2 * len(RIVERS)
+
+
+def test_a_translation_is_dropped_also_where_its_english_item_would_have_been_for_something_else(tmp_path: Path) -> None:
+    recipe = {**data(tmp_path), "mixture": "en_x"}
+    english: list[dict[str, str]] = json.loads((tmp_path / "en.json").read_text("utf-8"))
+    english[2]["output"] = ""
+    (tmp_path / "en.json").write_text(json.dumps(english), "utf-8")
+    recipe = evaluated(tmp_path, recipe, f"{english[2]['instruction']} {english[2]['input']}")
+    rows, dropped = run(check(recipe))
+    assert (dropped["contaminated"], dropped["contaminated_document"]) == (1, 1)
+    assert Counter(row["document"] for row in rows) == {f"alpaca {n}": 2 for n in range(1, len(RIVERS) + 1) if n != 3}
+    recipe["alpaca"][0].pop("align_by")
+    _, alone = run(check(recipe))
+    assert (alone["contaminated"], alone["contaminated_document"]) == (1, 0)
+
+
+def test_parallel_text_of_a_contaminated_document_is_dropped_in_all_languages(tmp_path: Path) -> None:
+    lines = {"de": ["Isar {} ist lang.", "Main {} ist kurz."], "tr": ["Isar {} uzundur.", "Main {} kısadır."]}
+    texts = []
+    for lang, (isar, main) in lines.items():
+        pairs = [(f"The {river} {n} is known.", text.format(n), river) for n in (1, 2) for river, text in (("Isar", isar), ("Main", main))]
+        (tmp_path / f"{lang}.tsv").write_text("".join("\t".join(pair) + "\n" for pair in pairs), "utf-8")
+        texts.append({"lang": lang, "from": str(tmp_path / f"{lang}.tsv"), "columns": {"document": 3}})
+    components = [{"name": name, "method": "translation", "direction": name} for name in ("en-x", "x-en")]
+    recipe = {"alpaca": data(tmp_path)["alpaca"], "parallel": texts, "mixture": {"components": components}}
+    rows, dropped = run(check(evaluated(tmp_path, recipe, "Isar 1 ist lang."), ("de", "tr")))
+    assert Counter((row["document"], row_language(row)) for row in rows) == {("Main", "de"): 2, ("Main", "tr"): 2}
+    assert (dropped["contaminated"], dropped["contaminated_document"]) == (1, 3)
 
 
 @pytest.mark.parametrize(
