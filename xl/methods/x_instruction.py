@@ -95,8 +95,14 @@ def trainings(recipe: Recipe, models: dict[str, ResolvedModel]) -> dict[str, Rol
     seeds = read_seeds(recipe.seeds, recipe.languages, recipe.seed)
     found: dict[str, RoleTraining] = {}
     if recipe.reverse_model:
-        found["writer"] = RoleTraining(models["writer"], tuple(reverse_rows(seeds.train, recipe.pairs)), recipe.reverse_model)
+        rows = tuple(reverse_rows(seeds.train, recipe.pairs))
+        found["writer"] = RoleTraining(models["writer"], rows, recipe.reverse_model, remark=_passed_over(seeds))
     return found | _evaluators(recipe, models["rater"], seeds) if recipe.evaluator else found
+
+
+def _passed_over(seeds: SeedSplit) -> str | None:
+    number = f"{seeds.num_empty:,} seed{'s' if seeds.num_empty > 1 else ''}"
+    return f"{number} without instruction or response left out" if seeds.num_empty else None
 
 
 def _evaluators(recipe: Recipe, base: ResolvedModel, seeds: SeedSplit) -> dict[str, RoleTraining]:
@@ -104,7 +110,8 @@ def _evaluators(recipe: Recipe, base: ResolvedModel, seeds: SeedSplit) -> dict[s
     assert recipe.evaluator is not None
     rating = recipe.rating
     rows = tuple(rating_rows(rating_set(seeds.train, rating.max_page_chars, recipe.seed), rating))
-    first = RoleTraining(base, rows, recipe.evaluator, exam=evaluator_exam(seeds.held_out, rating, recipe.seed))
+    exam = evaluator_exam(seeds.held_out, rating, recipe.seed)
+    first = RoleTraining(base, rows, recipe.evaluator, exam=exam, remark=_passed_over(seeds))
     found = {evaluator_role(1): first}
     for number in range(2, rating.rounds.num_rounds + 1):
         labels = label_sure_pairs(number, rating.rounds, rating.min_rating, recipe.seed)
