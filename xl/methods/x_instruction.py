@@ -20,7 +20,7 @@ from xl.pages.duplicates import drop_duplicates
 from xl.pairs.contrasts import draw_contrasts
 from xl.pairs.diversify import Diversity, cluster_instructions, draw_equally
 from xl.pairs.mix import choose_pairs
-from xl.pairs.rate import Rating, keep_margin, keep_rating, likelihood_margin, rate_pair, rating_rows, scoring_prefix
+from xl.pairs.rate import READ_BY, Rating, keep_margin, keep_rating, likelihood_margin, rate_pair, rating_rows, scoring_prefix
 from xl.pairs.rating_set import rating_set
 from xl.pairs.reverse import Reverse, keep_instruction, reverse_instruction, reverse_rows
 from xl.pairs.rounds import label_sure_pairs, lesson, rate_again
@@ -37,6 +37,8 @@ _MARGIN_COLUMNS = pa.schema([("margin", pa.float64()), ("rank", pa.int64()), ("o
 _RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.int64())])
 _THRESHOLDS = ("min_margin", "max_rank", "min_rating")
 _QUOTA = ("per_language", "max_topic_ratio")
+_READ_BY_ALL_RATERS = ("num_contrasts", "num_tokens", "max_page_chars", "max_base_page_chars")
+"""Keys of the rating that count where all raters are compared on held-out seeds (`xl.methods.held_out`)."""
 
 
 class Pairs(Reverse):
@@ -82,6 +84,22 @@ class Recipe(recipes.PageRecipe):
         if self.rating.rounds.num_rounds > 1 and not self.evaluator:
             raise ValueError("rating.rounds: only an evaluator that is trained can be trained again; it wants rating.rater: trained")
         return self
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Keys of other raters, seeds that train nothing, and clusters of which all is drawn."""
+        own = self.rating.rater
+        compared = _READ_BY_ALL_RATERS if self.seeds and self.seeds.num_held_out else ()
+        unread = {
+            f"rating.{key}": f"it belongs to rater: {' and '.join(raters)}, not to rater: {own}"
+            for key, raters in READ_BY.items()
+            if own not in raters and key not in compared
+        }
+        if not (self.reverse_model or self.evaluator):
+            unread["seeds"] = "neither `reverse_model` nor `evaluator` is there to be trained on it"
+        if self.pairs.per_language is None:
+            unread["diversity"] = "without `pairs.per_language` all pairs are drawn"
+        return unread
 
     def model_for(self, role: str) -> recipes.Model:
         """The model that plays a role; the evaluators of all rounds are the rater's."""
