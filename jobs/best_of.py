@@ -39,15 +39,16 @@ def main(
     from rich.console import Console
 
     from xl.folder import check_shared, claim, locked
-    from xl.methods import load_recipe
+    from xl.methods import check_recipe, read_recipe
     from xl.methods.best_of import measure
     from xl.methods.xl_instruct import Recipe
     from xl.pairs.parallel import ParallelText
     from xl.pipeline import Engines
     from xl.ray_session import ray_session
-    from xl.recipe import checked, parse_override
+    from xl.recipe import checked, overridden, parse_override
 
-    wanted = load_recipe(recipe, dict(parse_override(text) for text in set_ or ()))
+    # All estimators are compared here, and read what a run by one of them would not.
+    wanted = check_recipe(overridden(read_recipe(recipe), dict(parse_override(text) for text in set_ or ())), str(recipe))
     if not isinstance(wanted, Recipe):
         raise UserError(f"{recipe}: its method is {wanted.method}; translations are chosen by xl_instruct alone")
     text = checked(ParallelText, {"lang": lang, "from": from_, "documents": documents, "source": "best_of"}, "--from, --lang, --documents")

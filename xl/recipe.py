@@ -5,6 +5,7 @@ replicas, which GPU, how long to wait) are marked `Execution` and never count wh
 """
 
 import difflib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -174,6 +175,11 @@ class Recipe(Strict):
         return self.model_dump(mode="json", by_alias=True, exclude=Recipe.model_fields.keys() - {"languages", "seed"})
 
     @property
+    def unread(self) -> Mapping[str, str]:
+        """Keys that no step reads as the other keys stand, dotted, and why. A recipe that sets one is refused when it is loaded."""
+        return {}
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """The parts that models play in this recipe."""
         return tuple(role for role in type(self.models).model_fields if self._player(role))
@@ -237,6 +243,13 @@ def checked(kind: type[Settings], data: Mapping[str, Any], name: str) -> Setting
         return kind.model_validate(data)
     except ValidationError as error:
         raise UserError(f"{name}: {_explain(error, kind)}") from None
+
+
+def is_set(recipe: Recipe, dotted: str) -> bool:
+    """Whether a key has another value than by default. That it is named says nothing: a run notes all keys of its recipe."""
+    *parents, last = dotted.split(".")
+    settings: Any = functools.reduce(getattr, parents, recipe)
+    return settings is not None and getattr(settings, last) != type(settings).model_fields[last].get_default(call_default_factory=True)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -133,7 +133,7 @@ class Job:
         """Make the model of a role, unless it is there. An arm's link leads to the run's own, which is made and examined."""
         if self.run.role_folder(role).is_symlink():
             return
-        self.console.print(f"model of the role {role}: {training.base.name}, tuned on {len(training.rows):,} rows", highlight=False)
+        self.console.print(f"model of the role {role}: {training.base.name}, tuned on {training.amount}", highlight=False)
         make_model(training, self.run.role_folder(role), self.engines.make_room_for, self.console)
 
 

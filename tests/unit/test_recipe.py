@@ -10,7 +10,7 @@ import yaml
 from tests.support import ROOT
 from xl.errors import UserError
 from xl.methods import check_recipe, load_recipe
-from xl.recipe import Model, parse_override
+from xl.recipe import Model, Recipe, parse_override
 from xl.settings import semantic
 
 GOOD: dict[str, Any] = {
@@ -72,6 +72,10 @@ def test_a_bare_no_is_norwegian(tmp_path: Path) -> None:
         ({"models": {"writer": {"model": "m", "replicas": [4, 2]}}}, "replicas: [4, 2]"),
         ({"models": {"writer": {"model": "m", "tensor_parallel": 4, "gpus": 2}}}, "needs gpus: 4"),
         ({"pairs": {"per_language": -1}}, "`pairs.per_language`"),
+        (
+            {"arms": {"naive": {"method": "xl_instruct"}}},
+            "arms.naive: `method`: an arm shares its run's stages; run the other method by itself",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(change: dict[str, Any], message: str) -> None:
@@ -100,6 +104,65 @@ def test_overrides_reach_nested_keys_and_are_read_as_yaml(tmp_path: Path) -> Non
     assert (recipe.pairs.per_language, recipe.pages.from_, recipe.languages) == (10, ("../a/*/*.parquet",), ("fi", "no"))
     with pytest.raises(UserError, match=r"key\.subkey=value"):
         parse_override("nonsense")
+
+
+ENGLISH = {"method": "xl_instruct", "languages": ["de"]}
+SEEDS = {"from": ["s.jsonl"]}
+TO_PROMPTED = {"rating": {"rater": "prompted"}}
+
+
+def loaded(folder: Path, data: dict[str, Any], *overrides: str) -> Recipe:
+    (folder / "r.yaml").write_text(yaml.safe_dump({**GOOD, **data}))
+    return load_recipe(folder / "r.yaml", dict(map(parse_override, overrides)))
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"seeds": {**SEEDS, "num_held_out": 9}}, "seeds"),
+        ({"diversity": {}}, "diversity"),
+        ({"rating": {"min_rating": 1}}, "rating.min_rating"),
+        ({"rating": {"rater": "prompted", "min_margin": 0.4}}, "rating.min_margin"),
+        ({"rating": {"rater": "prompted", "rounds": {"max_labels": 9}}}, "rating.rounds"),
+        ({"rating": {"rater": "trained", "num_contrasts": 9}, "evaluator": {}, "seeds": SEEDS}, "rating.num_contrasts"),
+        ({"rating": {"min_rating": 1}, "arms": {"strict": {"rating": {"min_margin": 0.4}}}}, "rating.min_rating"),
+        ({**ENGLISH, "translate": False, "gates": {"max_length_ratio": 3}}, "gates"),
+        ({**ENGLISH, "estimate": {"comet_model": "m.ckpt"}}, "estimate.comet_model"),
+        ({**ENGLISH, "estimate": {"estimator": "comet", "max_scored_tokens": 9}}, "estimate.max_scored_tokens"),
+    ],
+)
+def test_a_key_that_no_step_reads_is_refused_when_a_recipe_is_loaded(tmp_path: Path, data: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=rf"r\.yaml: `{key}` changes nothing: .*; leave it out") as caught:
+        loaded(tmp_path, data)
+    assert "\n" not in str(caught.value)
+    assert check_recipe({**GOOD, **data}, "run.json"), "a run that was made with it can still be read"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"seeds": SEEDS, "arms": {"trained": {"reverse_model": {}}}},
+        {"rating": {"min_margin": 0.4}, "arms": {"prompted": TO_PROMPTED}},
+        {"rating": {"min_rating": 1}, "arms": {"prompted": TO_PROMPTED}},
+        {"rating": {"rater": "trained", "num_contrasts": 9}, "evaluator": {}, "seeds": {**SEEDS, "num_held_out": 9}},
+        {**ENGLISH, "gates": {"max_length_ratio": 3}, "arms": {"english": {"translate": False}}},
+        {**ENGLISH, "estimate": {"max_scored_tokens": 9}, "arms": {"likelihood": {"estimate": {"estimator": "likelihood"}}}},
+    ],
+)
+def test_a_key_that_an_arm_or_a_measurement_reads_or_that_an_arm_switches_off_may_stay(tmp_path: Path, data: dict[str, Any]) -> None:
+    assert loaded(tmp_path, data)
+
+
+def test_an_override_may_switch_off_what_reads_a_key_of_the_file_and_may_not_set_one_that_nothing_reads(tmp_path: Path) -> None:
+    data = {"rating": {"num_contrasts": 3}}
+    assert loaded(tmp_path, data, "rating.rater=prompted")
+    with pytest.raises(
+        UserError, match=r"`rating\.min_rating` changes nothing: it belongs to rater: prompted and trained, not to rater: like"
+    ):
+        loaded(tmp_path, data, "rating.min_rating=1")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(loaded(tmp_path, data).model_dump(mode="json", by_alias=True)))  # as a run notes it
+    assert load_recipe(path)
 
 
 def test_keys_that_cannot_change_a_row_do_not_count() -> None:

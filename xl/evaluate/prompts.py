@@ -75,7 +75,15 @@ class PromptLoad:
     """The rows, in the columns of `PROMPT_SCHEMA`, and per language the prompts that were left out, by reason."""
 
     rows: list[Row]
+    places: list[int]
+    """Of each row, its place among all prompts of its language, from 1: what translations of a set have in common."""
     excluded: dict[str, Counter[str]]
+
+    @property
+    def left_out(self) -> str:
+        """How many were left out over all languages, by reason, in words; empty where none was."""
+        reasons = sum(self.excluded.values(), Counter[str]())
+        return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
 
 
 class _Prompt(NamedTuple):
@@ -94,21 +102,23 @@ def load_prompts(settings: PromptSet, languages: Sequence[str], seed: int) -> Pr
     """The prompts of a set in the languages wanted, in the set's order.
 
     A row's id comes from the set's name, the prompt and the language alone, and the wording of its request from the seed and the prompt:
-    another language or another prompt changes no row.
+    another language or another prompt changes no row. Rows in other languages, known or not, are passed over whatever they hold; those
+    without an instruction are left out as `empty`.
 
     Raises:
-        UserError: the set cannot be read, lacks a column or has a row that cannot be used, or nothing is left; one line.
+        UserError: the set cannot be read, lacks a column or has a row that cannot be told from others, or nothing is left; one line.
         MissingExtra: the set is on the hub, and the library `datasets` is not installed.
     """
     wanted = list(dict.fromkeys(_known(language, "languages") for language in languages))
     reasons = exclusions() if settings.kind == "xl_alpacaeval" else {}
-    load = PromptLoad([], {lang: Counter() for lang in wanted})
-    seen, num_kept = Counter[tuple[str, str]](), Counter[str]()
-    for prompt in _prompts(settings):
-        reason = reasons.get(exclusion_key(prompt.instruction))
-        for lang in wanted if prompt.lang is None else {prompt.lang}.intersection(wanted):
+    load = PromptLoad([], [], {lang: Counter() for lang in wanted})
+    seen, num_prompts, num_kept = Counter[tuple[str, str]](), Counter[str](), Counter[str]()
+    for prompt in _prompts(settings, wanted):
+        reason = reasons.get(exclusion_key(prompt.instruction)) if prompt.instruction else "empty"
+        for lang in [prompt.lang] if prompt.lang else wanted:
             key = lang, prompt.id or prompt.instruction
             seen[key] += 1
+            num_prompts[lang] += 1
             if prompt.id and seen[key] > 1:
                 raise UserError(f"{settings.from_}: row {prompt.number}: the id {prompt.id!r} has come before in this language ({lang})")
             if reason:
@@ -116,8 +126,10 @@ def load_prompts(settings: PromptSet, languages: Sequence[str], seed: int) -> Pr
             elif num_kept[lang] != settings.limit:
                 num_kept[lang] += 1
                 load.rows.append(_row(settings, prompt, lang, seen[key] - 1, seed))
+                load.places.append(num_prompts[lang])
     if not load.rows:
-        raise UserError(f"{settings.from_}: no prompt is left for {', '.join(wanted) or 'no language'}")
+        why = f" (left out: {load.left_out})" if load.left_out else ""
+        raise UserError(f"{settings.from_}: no prompt is left for {', '.join(wanted) or 'no language'}{why}")
     return load
 
 
@@ -181,25 +193,42 @@ def exclusion_key(instruction: str) -> str:
     return hashlib.sha256(instruction.strip().encode()).hexdigest()[:16]
 
 
-def _prompts(settings: PromptSet) -> Iterator[_Prompt]:
+def _prompts(settings: PromptSet, wanted: Sequence[str]) -> Iterator[_Prompt]:
+    """The rows in the languages wanted, in the set's order; an empty one has neither instruction nor id.
+
+    Raises UserError, by its first row, for a set none of whose rows can be used: its columns are others than the recipe says.
+    """
     columns = [name for name in (settings.instruction, settings.id, settings.lang, settings.reference) if name]
     on_hub = is_on_hub(settings.from_)
     if not on_hub and (settings.split or settings.revision):
         raise UserError(f"{settings.from_}: `split` and `revision` belong to datasets on the hub")
     rows = hub_rows(settings.from_, columns, settings.split, settings.revision) if on_hub else read_rows(settings.from_, columns)
+    first_error, has_usable = "", False
     for number, row in enumerate(rows, 1):
-        yield _prompt(settings, number, row)
+        where = f"{settings.from_}: row {number}"
+        lang = _code(row[settings.lang]) if settings.lang else None
+        if settings.lang and lang is None:
+            first_error = first_error or _unknown(row[settings.lang], where)
+        elif lang is None or lang in wanted:
+            prompt = _prompt(settings, number, row, lang, where)
+            if prompt.instruction:
+                has_usable = True
+            else:
+                first_error = first_error or f"{where}: `{settings.instruction}` is empty"
+            yield prompt
+        else:
+            has_usable = True
+    if first_error and not has_usable:
+        raise UserError(first_error)
 
 
-def _prompt(settings: PromptSet, number: int, row: Row) -> _Prompt:
-    where = f"{settings.from_}: row {number}"
+def _prompt(settings: PromptSet, number: int, row: Row, lang: str | None, where: str) -> _Prompt:
     instruction = _text(row[settings.instruction], settings.instruction, where)
     if instruction is None:
-        raise UserError(f"{where}: `{settings.instruction}` is empty")
+        return _Prompt(number, "", None, lang, None)
     name = None
     if settings.id and not (name := _text(row[settings.id], settings.id, where)):
         raise UserError(f"{where}: `{settings.id}` is empty")
-    lang = _known(row[settings.lang], where) if settings.lang else None
     reference = _text(row[settings.reference], settings.reference, where) if settings.reference else None
     return _Prompt(number, instruction, name, lang, reference)
 
@@ -216,8 +245,16 @@ def _text(value: Any, column: str, where: str) -> str | None:
     return text or None
 
 
-def _known(language: Any, where: str) -> str:
-    code = language_code(language) if isinstance(language, str) else None
+def _known(language: str, where: str) -> str:
+    code = _code(language)
     if code is None:
-        raise UserError(f"{where}: unknown language {language!r}; use ISO 639 codes such as de, or English names such as German")
+        raise UserError(_unknown(language, where))
     return code
+
+
+def _code(language: Any) -> str | None:
+    return language_code(language) if isinstance(language, str) else None
+
+
+def _unknown(language: Any, where: str) -> str:
+    return f"{where}: unknown language {language!r}; use ISO 639 codes such as de, or English names such as German"

@@ -7,7 +7,6 @@ FOLDER/examination/           the judge's, if there is one
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +60,8 @@ def run_evaluation(
         UserError: the prompts, the settings, a model or the folder are for the user to mend.
     """
     loaded = load_prompts(evaluation.settings.prompts, evaluation.languages, QUESTION_SEED)
-    excluded = sum(loaded.excluded.values(), Counter[str]())
-    if excluded:
-        told = ", ".join(f"{reason} {count:,}" for reason, count in excluded.most_common())
-        console.print(f"prompts: left out over all languages: {told}", highlight=False)
+    if loaded.left_out:
+        console.print(f"prompts: left out over all languages: {loaded.left_out}", highlight=False)
     stages = evaluation_stages(evaluation)
     run.root.mkdir(parents=True, exist_ok=True)
     unasked = not evaluation.stands_alone and is_only_derived(run, stages)

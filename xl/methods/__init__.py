@@ -7,12 +7,13 @@ input is not pages has `rows(recipe)`, which gives its rows and their schema; on
 `conclude(recipe, run, shards)`, which writes it into the run's folder. What a recipe evaluates on is kept out of the rows of every method.
 """
 
+import copy
 import hashlib
 import importlib
 import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +24,7 @@ from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.folder import RunFolder
 from xl.methods.contamination import without_contaminated
-from xl.recipe import PageRecipe, Recipe, checked, overridden, read_yaml
+from xl.recipe import PageRecipe, Recipe, checked, is_set, overridden, read_yaml
 from xl.stage import RowStage, Stage
 from xl.train.roles import RoleTraining
 
@@ -38,10 +39,37 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Raises:
         UserError: one line that names the file, the key and the remedy.
     """
+    data = read_recipe(path)
+    recipe = check_recipe(overridden(copy.deepcopy(data), overrides or {}), str(path))
+    _refuse_unread(recipe, [recipe, *_as_written(data, str(path))], str(path))
+    return recipe
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe's keys and values, unchecked. Raises UserError."""
     data = read_yaml(path, "recipe")
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values, not {type(data).__name__}")
-    return check_recipe(overridden(data, overrides or {}), str(path))
+    return data
+
+
+def _as_written(data: Mapping[str, Any], name: str) -> list[Recipe]:
+    """The recipe without overrides, where it is one."""
+    try:
+        return [check_recipe(data, name)]
+    except UserError:
+        return []
+
+
+def _refuse_unread(recipe: Recipe, variants: Sequence[Recipe], name: str) -> None:
+    """Raise UserError for a key that the recipe sets, and that neither a variant of it nor an arm of one reads.
+
+    An arm and `--set` switch a step off by one key: those that only this step reads may stay.
+    """
+    readers = [reader for variant in variants for reader in (variant, *(arm_of(variant, arm) for arm in variant.arms))]
+    for key, why in recipe.unread.items():
+        if is_set(recipe, key) and all(key in reader.unread for reader in readers):
+            raise UserError(f"{name}: `{key}` changes nothing: {why}; leave it out")
 
 
 def check_recipe(data: Mapping[str, Any], name: str) -> Recipe:
@@ -61,6 +89,11 @@ def check_recipe(data: Mapping[str, Any], name: str) -> Recipe:
 
 def arm_of(recipe: Recipe, arm: str, name: str = "recipe") -> Recipe:
     """The recipe of one of its arms. Raises UserError; `name` says in it where the recipe comes from."""
+    if recipe.arms[arm].get("method", recipe.method) != recipe.method:
+        raise UserError(
+            f"{name}: arms.{arm}: `method`: an arm shares its run's stages; run the other method by itself, and set both side by side "
+            "with `xl compare`"
+        )
     data = recipe.model_dump(mode="json", by_alias=True, exclude={"arms"}, exclude_unset=True)
     return checked(type(recipe), _merged(data, recipe.arms[arm]), f"{name}: arms.{arm}")
 

@@ -20,7 +20,7 @@ from xl.pages.duplicates import drop_duplicates
 from xl.pairs.contrasts import draw_contrasts
 from xl.pairs.diversify import Diversity, cluster_instructions, draw_equally
 from xl.pairs.mix import choose_pairs
-from xl.pairs.rate import Rating, keep_margin, keep_rating, likelihood_margin, rate_pair, rating_rows, scoring_prefix
+from xl.pairs.rate import READ_BY, Rating, keep_margin, keep_rating, likelihood_margin, rate_pair, rating_rows, scoring_prefix
 from xl.pairs.rating_set import rating_set
 from xl.pairs.reverse import Reverse, keep_instruction, reverse_instruction, reverse_rows
 from xl.pairs.rounds import label_sure_pairs, lesson, rate_again
@@ -37,6 +37,8 @@ _MARGIN_COLUMNS = pa.schema([("margin", pa.float64()), ("rank", pa.int64()), ("o
 _RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.int64())])
 _THRESHOLDS = ("min_margin", "max_rank", "min_rating")
 _QUOTA = ("per_language", "max_topic_ratio")
+_READ_BY_ALL_RATERS = ("num_contrasts", "num_tokens", "max_page_chars", "max_base_page_chars")
+"""Keys of the rating that count where all raters are compared on held-out seeds (`xl.methods.held_out`)."""
 
 
 class Pairs(Reverse):
@@ -83,6 +85,22 @@ class Recipe(recipes.PageRecipe):
             raise ValueError("rating.rounds: only an evaluator that is trained can be trained again; it wants rating.rater: trained")
         return self
 
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Keys of other raters, seeds that train nothing, and clusters of which all is drawn."""
+        own = self.rating.rater
+        compared = _READ_BY_ALL_RATERS if self.seeds and self.seeds.num_held_out else ()
+        unread = {
+            f"rating.{key}": f"it belongs to rater: {' and '.join(raters)}, not to rater: {own}"
+            for key, raters in READ_BY.items()
+            if own not in raters and key not in compared
+        }
+        if not (self.reverse_model or self.evaluator):
+            unread["seeds"] = "neither `reverse_model` nor `evaluator` is there to be trained on it"
+        if self.pairs.per_language is None:
+            unread["diversity"] = "without `pairs.per_language` all pairs are drawn"
+        return unread
+
     def model_for(self, role: str) -> recipes.Model:
         """The model that plays a role; the evaluators of all rounds are the rater's."""
         return super().model_for("rater" if role.startswith("rater_") else role)
@@ -95,8 +113,14 @@ def trainings(recipe: Recipe, models: dict[str, ResolvedModel]) -> dict[str, Rol
     seeds = read_seeds(recipe.seeds, recipe.languages, recipe.seed)
     found: dict[str, RoleTraining] = {}
     if recipe.reverse_model:
-        found["writer"] = RoleTraining(models["writer"], tuple(reverse_rows(seeds.train, recipe.pairs)), recipe.reverse_model)
+        rows = tuple(reverse_rows(seeds.train, recipe.pairs))
+        found["writer"] = RoleTraining(models["writer"], rows, recipe.reverse_model, remark=_passed_over(seeds))
     return found | _evaluators(recipe, models["rater"], seeds) if recipe.evaluator else found
+
+
+def _passed_over(seeds: SeedSplit) -> str | None:
+    number = f"{seeds.num_empty:,} seed{'s' if seeds.num_empty > 1 else ''}"
+    return f"{number} without instruction or response left out" if seeds.num_empty else None
 
 
 def _evaluators(recipe: Recipe, base: ResolvedModel, seeds: SeedSplit) -> dict[str, RoleTraining]:
@@ -104,7 +128,8 @@ def _evaluators(recipe: Recipe, base: ResolvedModel, seeds: SeedSplit) -> dict[s
     assert recipe.evaluator is not None
     rating = recipe.rating
     rows = tuple(rating_rows(rating_set(seeds.train, rating.max_page_chars, recipe.seed), rating))
-    first = RoleTraining(base, rows, recipe.evaluator, exam=evaluator_exam(seeds.held_out, rating, recipe.seed))
+    exam = evaluator_exam(seeds.held_out, rating, recipe.seed)
+    first = RoleTraining(base, rows, recipe.evaluator, exam=exam, remark=_passed_over(seeds))
     found = {evaluator_role(1): first}
     for number in range(2, rating.rounds.num_rounds + 1):
         labels = label_sure_pairs(number, rating.rounds, rating.min_rating, recipe.seed)

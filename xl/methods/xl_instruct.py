@@ -110,6 +110,17 @@ class Recipe(recipes.PageRecipe):
         return self
 
     @property
+    def unread(self) -> Mapping[str, str]:
+        """Keys of other estimators, and what is done with translations where there are none."""
+        own = self.estimate.estimator if self.estimate else None
+        unread = {
+            f"estimate.{key}": f"it belongs to estimator: {of}, not to estimator: {own}" for key, of in qe.READ_BY.items() if own != of
+        }
+        if self.translate is None:
+            unread |= dict.fromkeys(("gates", "choice"), "with translate: false there is no translation to check or choose")
+        return unread
+
+    @property
     def page_languages(self) -> tuple[str, ...]:
         """The pages are English, whatever the answers are in."""
         return ("en",)

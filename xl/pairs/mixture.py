@@ -2,7 +2,7 @@
 
 A mixture is a list of components. Without `total` each has the rows that it asks for. With `total` the dataset has one size whatever its
 components are, as in "Just a Pinch of Multilinguality" (arXiv 2401.01854), where some rows of other languages take the place of English
-ones:
+ones, and where rows are not there, others stand in for them (`redistribute`):
 
     total: 50000
     components:
@@ -71,8 +71,14 @@ class Mixture(Strict):
     """Rows of the dataset, whatever its components; null takes what they ask for, and all there is where they ask for nothing."""
     held_out: Languages = ()
     """Languages that no component may draw: to see what the model does in a language that it was not tuned on."""
-    redistribute: bool = False
-    """Make up for rows that are not there: by other languages of the same component, then by components without a count."""
+    redistribute: bool | None = None
+    """Make up for rows that are not there: by other languages of the same component, then by components without a count. By default where
+    a `total` is given, so that the dataset has it."""
+
+    @property
+    def redistributes(self) -> bool:
+        """Whether rows that are not there are made up for."""
+        return self.total is not None if self.redistribute is None else self.redistribute
 
     @model_validator(mode="before")
     @classmethod
@@ -202,9 +208,9 @@ def mix(mixture: Mixture, languages: Sequence[str], seed: int) -> WholeStage:
             return Drop("over_quota")
         return {"component": cell.component, "tag": tags[cell.component]}
 
-    settings = {"mixture": mixture.model_dump(mode="json"), "seed": seed}
+    settings = {"mixture": {**mixture.model_dump(mode="json"), "redistribute": mixture.redistributes}, "seed": seed}
     columns = pa.schema([("component", pa.string()), ("tag", pa.string())])
-    return WholeStage("dataset", _NEEDS, survey, decide, columns, settings, lambda drawn: described(drawn.shares))
+    return WholeStage("dataset", _NEEDS, survey, decide, columns, settings, lambda drawn: described(drawn.shares, mixture.total))
 
 
 def _rows_of(tables: Iterable[pa.Table]) -> Iterator[Row]:
@@ -253,7 +259,7 @@ def plan_mixture(mixture: Mixture, languages: Sequence[str], available: Mapping[
         wanted |= dict.fromkeys(cells) if size is None else share_out(size, dict.fromkeys(cells, size))
     there = {cell: available.get(cell, 0) for cell in wanted}
     taken = {cell: there[cell] if size is None else min(size, there[cell]) for cell, size in wanted.items()}
-    if mixture.redistribute:
+    if mixture.redistributes:
         _redistribute(mixture, wanted, there, taken)
     return [Share(cell, size, there[cell], taken[cell]) for cell, size in wanted.items()]
 
@@ -290,9 +296,12 @@ def share_out(amount: int, room: Mapping[Key, int]) -> dict[Key, int]:
     return given
 
 
-def described(shares: Sequence[Share]) -> list[str]:
-    """One line for each cell: how many rows it gives, of how many, and how many were wanted where that is more."""
-    lines = []
+def described(shares: Sequence[Share], total: int | None) -> list[str]:
+    """How many rows are missing where the cells do not come to the mixture's `total`; then one line for each cell: how many rows it gives,
+    of how many, and how many were wanted where that is more.
+    """
+    num_missing = (total or 0) - sum(share.num_taken for share in shares)
+    lines = [f"{num_missing:,} rows are missing of the total of {total:,}"] if num_missing > 0 else []
     for share in shares:
         line = f"{share.cell.component}, {share.cell.lang}: {share.num_taken:,} of {share.num_available:,} rows"
         lines.append(f"{line}, and {share.num_wanted:,} were wanted" if share.num_missing else line)

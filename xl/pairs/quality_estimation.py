@@ -44,6 +44,10 @@ class Estimate(Strict):
     comet_gpus: Annotated[int, EXECUTION] = Field(0, ge=0)
 
 
+READ_BY = {"max_scored_tokens": "likelihood", **dict.fromkeys(("comet_model", "comet_python", "comet_gpus"), "comet")}
+"""Keys of `Estimate` that one estimator alone reads."""
+
+
 class Choice(Strict):
     """Which response is good enough."""
 

@@ -6,7 +6,7 @@ instructions of other pages in the same language.
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
@@ -67,6 +67,14 @@ class Rating(BaseModel):
     max_base_page_chars: int = Field(400, ge=100)
     """The same for a base model."""
 
+
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("num_contrasts", "num_tokens", "min_margin", "max_rank"), ("likelihood",)),
+    **dict.fromkeys(("min_rating", "max_page_chars"), ("prompted", "trained")),
+    "max_base_page_chars": ("prompted",),
+    "rounds": ("trained",),
+}
+"""Which raters read a key of `Rating`."""
 
 _DIGITS = tuple(str(int(level)) for level in reversed(Level))
 _LEVEL = re.compile(r"\W*([012])(?![.,/]?\d)")

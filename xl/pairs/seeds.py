@@ -54,29 +54,57 @@ class SeedSplit(NamedTuple):
 
     train: list[Seed]
     held_out: list[Seed]
+    num_empty: int
+    """Rows in these languages that were passed over: their instruction or their response is empty or no text."""
 
 
 def read_seeds(seeds: Seeds, languages: Sequence[str], seed: int) -> SeedSplit:
     """The seeds in these languages; which are held out depends on the seed, the languages and each pair's own text.
 
+    Rows in other languages, known or not, are passed over whatever they hold.
+
     Raises:
-        UserError: a file is missing or lacks a column, a row cannot be used, or too few are left to train on.
+        UserError: a file is missing, lacks a column or has no row that can be used, or too few are left to train on.
     """
     found: dict[str, Seed] = {}
+    num_empty = 0
     for path in seeds.from_:
-        columns = [seeds.lang, seeds.instruction, seeds.response]
-        rows = hub_rows(path, columns, seeds.split, seeds.revision) if is_on_hub(path) else read_rows(path, columns)
-        for number, row in enumerate(rows, 1):
-            pair = seed_of(row, seeds, f"{path}: row {number}")
-            if pair.lang in languages:
-                found[pair.id] = pair
+        pairs, without_text = _pairs_of(path, seeds, languages)
+        found |= {pair.id: pair for pair in pairs}
+        num_empty += without_text
     if len(found) <= seeds.num_held_out:
-        wanted = f"and {seeds.num_held_out:,} are to be held out"
-        raise UserError(f"seeds: {len(found):,} pairs are in {', '.join(languages)}, {wanted}; there is nothing to train on")
+        there = f"{len(found):,} pairs are in {', '.join(languages)}" + (f" ({num_empty:,} more are empty)" if num_empty else "")
+        raise UserError(f"seeds: {there}, and {seeds.num_held_out:,} are to be held out; there is nothing to train on")
     held_out = _held_out(list(found.values()), seeds.num_held_out, seed)
     if len(held_out) == len(found):
         raise UserError(f"seeds: of {len(found):,} pairs none is left to train on, as others with the same text are held out")
-    return SeedSplit([pair for pair in found.values() if pair.id not in held_out], [pair for pair in found.values() if pair.id in held_out])
+    train = [pair for pair in found.values() if pair.id not in held_out]
+    return SeedSplit(train, [pair for pair in found.values() if pair.id in held_out], num_empty)
+
+
+def _pairs_of(path: str, seeds: Seeds, languages: Sequence[str]) -> tuple[list[Seed], int]:
+    """A file's pairs in these languages, and how many more of its rows are in them and empty.
+
+    Raises UserError, by its first row, for a file none of whose rows can be used: its columns are others than the recipe says.
+    """
+    columns = [seeds.lang, seeds.instruction, seeds.response]
+    rows = hub_rows(path, columns, seeds.split, seeds.revision) if is_on_hub(path) else read_rows(path, columns)
+    pairs: list[Seed] = []
+    num_empty = num_unwanted = 0
+    first_error: UserError | None = None
+    for number, row in enumerate(rows, 1):
+        lang = language_code(str(row[seeds.lang]))
+        if lang is not None and lang not in languages:
+            num_unwanted += 1
+            continue
+        try:
+            pairs.append(seed_of(row, seeds, f"{path}: row {number}"))
+        except UserError as error:
+            first_error = first_error or error
+            num_empty += lang is not None
+    if first_error and not pairs and not num_unwanted:
+        raise first_error
+    return pairs, num_empty
 
 
 def seed_of(row: Row, seeds: Seeds, where: str) -> Seed:

@@ -36,7 +36,7 @@ def outline(recipe: Recipe, out: Path, limit: int | None) -> Outline:
     models, trainings = resolve_models(recipe, RunFolder(out))
     for role, training in trainings.items():
         more = f", and on what the run's stage {training.lessons.stage} chooses" if training.lessons else " first"
-        lines.append(f"  {role}: {training.base.name} is tuned on {len(training.rows):,} rows{more}")
+        lines.append(f"  {role}: {training.base.name} is tuned on {training.amount}{more}")
     stages = method_stages(recipe, models)
     for stage in stages:
         kind = "row by row" if isinstance(stage, RowStage) else "all rows at once"

@@ -6,7 +6,7 @@ from typing import Any
 
 from xl.errors import UserError
 from xl.folder import RunFolder
-from xl.methods import load_recipe
+from xl.methods import check_recipe, load_recipe, read_recipe
 from xl.pipeline import tuned_model
 from xl.recipe import Model, Recipe, checked, overridden, read_yaml
 from xl.serving.settings import ServedModel, Serving
@@ -76,7 +76,8 @@ def _models_of(path: Path, name: str | None) -> dict[str, Any]:
 
 def _run_models(path: Path, name: str | None) -> dict[str, Any]:
     """The models of the run's recipe and, under the run's name, the one that it has tuned."""
-    recipe = load_recipe(path / "recipe.yaml")
+    noted = path / "recipe.yaml"
+    recipe = check_recipe(read_recipe(noted), str(noted))
     models = _recipe_models(recipe, str(path))
     training = RunFolder(path).training
     if recipe.train is None or not (training / "model" / "config.json").exists():

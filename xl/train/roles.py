@@ -52,6 +52,13 @@ class RoleTraining:
     lessons: Lessons | None = None
     """More rows, made by the run on its way to the stage that asks this model. Without any the model is not made, and not asked."""
     exam: Exam | None = None
+    remark: str | None = None
+    """What users should read about the rows."""
+
+    @property
+    def amount(self) -> str:
+        """How much is learned, in words."""
+        return f"{len(self.rows):,} rows" + (f" ({self.remark})" if self.remark else "")
 
     @property
     def digest(self) -> str:

@@ -83,6 +83,17 @@ def test_a_set_with_languages_gives_the_wanted_ones_with_their_references(tmp_pa
     ]
 
 
+def test_rows_in_other_languages_and_empty_ones_change_no_other_row(tmp_path: Path) -> None:
+    good = [{"q": "What is a river?", "to": "de", "key": 1}, {"q": "What is a lake?", "to": "de", "key": 2}]
+    others = [{"q": ["?"], "to": "Hausa", "key": None}, {"q": "Who?", "to": None, "key": 1}, {"q": "", "to": "fi", "key": 2}]
+    empty = [{"q": " ", "to": "de", "key": None}, {"q": None, "to": "de", "key": 2}]
+    settings = {"instruction": "q", "lang": "to", "id": "key"}
+    clean = load(write(tmp_path / "clean.jsonl", good), ["de", "sw"], **settings)
+    found = load(write(tmp_path / "found.jsonl", [*others, *empty, *good, *others]), ["de", "sw"], **settings)
+    assert found.rows == clean.rows and (found.left_out, clean.left_out) == ("empty 2", "")
+    assert (clean.places, found.places) == ([1, 2], [3, 4])
+
+
 def test_a_limit_counts_prompts_of_each_language(tmp_path: Path) -> None:
     rows = load(questions(tmp_path), ["de", "sw"], limit=2).rows
     assert [(row["instruction"], row["lang"]) for row in rows] == [(text, lang) for text in QUESTIONS[:2] for lang in ("de", "sw")]
@@ -177,10 +188,11 @@ def test_a_set_on_the_hub_is_read_by_its_split(monkeypatch: pytest.MonkeyPatch) 
         ("p.json", '{"instruction": "What?"}\n{"instruction": "Who?"}', {}, "name the file .jsonl"),
         ("p.json", '[{"instruction": "What?"}, 3]', {}, "row 2 is not a JSON object"),
         ("p.csv", "prompt\nWhat?\n", {}, r"no column 'instruction' \(there are: prompt\)"),
-        ("p.csv", "instruction,id\nWhat?,1\n,2\n", {}, "row 2: `instruction` is empty"),
+        ("p.csv", "instruction,id\n,1\n,2\n", {}, "row 1: `instruction` is empty"),
         ("p.csv", "instruction,id\nWhat?,\n", {"id": "id"}, "row 1: `id` is empty"),
         ("p.csv", "instruction,id\nWhat?,1\nWho?,2\nWhere?,1\n", {"id": "id"}, "row 3: the id '1' has come before"),
-        ("p.csv", "instruction,to\nWhat?,de\nWho?,Klingon\n", {"lang": "to"}, "row 2: unknown language 'Klingon'"),
+        ("p.csv", "instruction,to\nWhat?,\nWho?,Klingon\n", {"lang": "to"}, "row 1: unknown language ''"),
+        ("p.csv", "instruction,to\nWhat?,fi\n,de\n", {"lang": "to"}, r"no prompt is left for de \(left out: empty 1\)"),
         ("p.csv", "instruction,to\nWhat?,fi\n", {"lang": "to"}, "no prompt is left for de"),
         ("p.csv", "instruction\n", {}, "no prompt is left for de"),
         ("p.csv", "instruction\nWhat?\n", {"split": "train"}, "belong to datasets on the hub"),

@@ -82,8 +82,8 @@ def test_held_out_languages_are_not_drawn_on_any_side() -> None:
     assert Counter(drawn.values())["t"] == 10
 
 
-def test_what_is_missing_is_named_and_not_made_up_for_unasked() -> None:
-    wanted = mixture(EN | {"ratio": 0.5}, X | {"ratio": 0.5}, total=200)
+def test_what_is_missing_is_named_and_not_made_up_for_where_that_is_not_wanted() -> None:
+    wanted = mixture(EN | {"ratio": 0.5}, X | {"ratio": 0.5}, total=200, redistribute=False)
     shares = plan_mixture(wanted, ("de", "tr", "sw"), {Cell("en", "en"): 200, Cell("x", "de"): 100, Cell("x", "tr"): 30})
     assert {share.cell: (share.num_wanted, share.num_taken) for share in shares} == {
         Cell("en", "en"): (100, 100),
@@ -94,11 +94,34 @@ def test_what_is_missing_is_named_and_not_made_up_for_unasked() -> None:
     stage = mix(wanted, ("de", "tr", "sw"), seed=7)
     assert stage.remarks is not None
     assert stage.remarks(stage.survey(iter([pa.Table.from_pylist(DATA)]))) == [
+        "36 rows are missing of the total of 200",
         "en, en: 100 of 200 rows",
         "x, de: 34 of 100 rows",
         "x, sw: 0 of 0 rows, and 33 were wanted",
         "x, tr: 30 of 30 rows, and 33 were wanted",
     ]
+
+
+def test_a_total_is_reached_as_long_as_there_are_rows_and_what_is_missing_then_is_said() -> None:
+    def taken(total: int) -> tuple[dict[str, int], str]:
+        stage = mix(mixture(X | {"count": 100}, EN, total=total), ("de", "tr"), seed=7)
+        drawn = stage.survey(iter([pa.Table.from_pylist(DATA)]))
+        assert stage.remarks is not None
+        fates = [stage.decide(drawn, row) for row in DATA]
+        return Counter(fate["component"] for fate in fates if isinstance(fate, dict)), stage.remarks(drawn)[0]
+
+    assert taken(180) == ({"x": 100, "en": 80}, "x, de: 70 of 100 rows")
+    assert taken(350) == ({"x": 100, "en": 200}, "50 rows are missing of the total of 350")
+
+
+def test_a_run_from_before_totals_were_made_up_for_goes_on_unless_it_has_one() -> None:
+    """They noted `redistribute: false`, which was the default."""
+
+    def settings(**given: Any) -> Any:
+        return mix(mixture(EN, X, **given), ("de",), 7).settings
+
+    assert settings() == settings(redistribute=False)
+    assert settings(total=10) == settings(total=10, redistribute=True) != settings(total=10, redistribute=False)
 
 
 def test_asked_to_redistribute_other_languages_step_in_first_then_components_without_a_count() -> None:

@@ -14,7 +14,7 @@ from xl.errors import UserError
 from xl.methods import check_recipe, method_stages, role_trainings
 from xl.pairs.levels import Level
 from xl.pairs.rating_set import rating_set
-from xl.pairs.seeds import Seeds, read_seeds
+from xl.pairs.seeds import Seeds, SeedSplit, read_seeds
 
 LANGUAGES = ("de", "es", "ga", "sw", "th", "tr")
 FILES = tuple(str(ROOT / "jobs/samples/seeds" / f"{lang}.jsonl") for lang in LANGUAGES)
@@ -38,12 +38,33 @@ def test_a_text_that_is_held_out_is_trained_on_under_no_other_instruction(tmp_pa
     assert not {pair.response for pair in split.train} & {pair.response for pair in split.held_out}
 
 
+def test_rows_in_other_languages_and_empty_ones_cost_no_other_row_its_place_or_its_id(tmp_path: Path) -> None:
+    good = [{"lang": "de", "instruction": f"Describe {n}.", "response": f"Text {n}."} for n in range(4)]
+    others = [
+        {"lang": "hau", "instruction": "a", "response": "b"},
+        {"lang": None, "instruction": 1, "response": []},
+        {**good[0], "lang": "fr"},
+    ]
+    unread = [{"lang": "fr", "instruction": "", "response": None}, *others]
+    empty = [{**good[0], "response": "  "}, {**good[1], "instruction": None}, {**good[2], "response": ["b"]}]
+
+    def split(*rows: dict[str, Any]) -> SeedSplit:
+        (tmp_path / "seeds.json").write_text(json.dumps(rows), "utf-8")
+        return read_seeds(Seeds(from_=(str(tmp_path / "seeds.json"),), num_held_out=1), ("de", "sw"), 7)
+
+    clean, found = split(*good), split(*unread, good[0], *empty, *good[1:], *unread)
+    assert (found.train, found.held_out, found.num_empty) == (clean.train, clean.held_out, 3)
+    assert clean.num_empty == 0
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"lang": "xx", "instruction": "a", "response": "b"}], r"row 1: unknown language 'xx'"),
         ([{"lang": "de", "instruction": " ", "response": "b"}], r"row 1: `instruction` is empty"),
         ([{"lang": "fr", "instruction": "a", "response": "b"}], r"0 pairs are in de"),
+        ([{"lang": lang, "instruction": " ", "response": "b"} for lang in ("fr", "de")], r"0 pairs are in de \(1 more are empty\)"),
+        ([{"language": "de", "instruction": "a", "response": "b"}], r"no column 'lang'"),
     ],
 )
 def test_unusable_seeds_are_named(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
@@ -75,6 +96,13 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 
 MODELS = {role: ResolvedModel("m", "m", "digest", None, False) for role in ("writer", "rater")}
+
+
+def test_seeds_that_are_passed_over_are_told_where_a_model_is_said_to_learn_from_the_others(tmp_path: Path) -> None:
+    rows = [{"lang": "de", "instruction": f"Describe {n}.", "response": n * "Text."} for n in range(3)]
+    (tmp_path / "seeds.json").write_text(json.dumps(rows), "utf-8")
+    made = role_trainings(check_recipe(recipe(reverse_model={}, seeds={"from": [str(tmp_path / "seeds.json")]}), "r"), MODELS)
+    assert made["writer"].amount == "2 rows (1 seed without instruction or response left out)"
 
 
 def test_each_model_learns_from_the_seeds_that_are_not_held_out() -> None:

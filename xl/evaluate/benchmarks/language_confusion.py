@@ -27,27 +27,24 @@ RATES = ("line_pass_rate", "word_pass_rate")
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
     """The prompts in these languages; a folder's are grouped by task and source. Raises UserError."""
-    items = _from_folder(source, languages) if Path(source.path).is_dir() else _from_table(source.path, source, languages)
+    found = _from_folder(source, languages) if Path(source.path).is_dir() else _from_table(source.path, source, languages)
     outside = sorted(set(languages) - BENCHMARK_LANGUAGES)
     note = f"not in the published benchmark, whose rule suits them badly: {', '.join(outside)}"
-    return Loaded(items, (note,) if outside else ())
+    return open_ended.together([found, Loaded([], (note,) if outside else ())])
 
 
-def _from_folder(source: Source, languages: Sequence[str]) -> list[Item]:
+def _from_folder(source: Source, languages: Sequence[str]) -> Loaded:
     folder = Path(source.path)
     files = [(path, lang) for task in TASKS for lang in languages for path in sorted((folder / task).glob(f"*/{lang}.csv"))]
     if missing := [lang for lang in languages if lang not in {lang for _, lang in files}]:
         raise UserError(f"{folder}: no file {TASKS[0]}/SOURCE/{missing[0]}.csv or {TASKS[1]}/SOURCE/{missing[0]}.csv in it")
-    items: list[Item] = []
-    for path, lang in files:
-        items += _from_table(str(path), source, [lang], " ".join(path.parts[-3:-1]))
-    return items
+    return open_ended.together([_from_table(str(path), source, [lang], " ".join(path.parts[-3:-1])) for path, lang in files])
 
 
-def _from_table(path: str, source: Source, languages: Sequence[str], group: str = "") -> list[Item]:
+def _from_table(path: str, source: Source, languages: Sequence[str], group: str = "") -> Loaded:
     columns = {"instruction": "prompt", "lang": "language", "clauses": "none"}
     prompts = PromptSet.model_validate({"from": path, "split": source.split, "revision": source.revision, **columns})
-    return open_ended.named_by_place(open_ended.load_requests(prompts, source, languages).items, group)
+    return open_ended.load_requests(prompts, source, languages, group=group)
 
 
 def score(item: Item, answer: Answer) -> Mapping[str, float] | None:

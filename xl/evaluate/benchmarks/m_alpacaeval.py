@@ -17,7 +17,7 @@ from xl.evaluate.benchmarks.task import Loaded, Source
 
 def load(source: Source, languages: Sequence[str]) -> Loaded:
     """The prompts in these languages. Raises UserError."""
-    return Loaded(translated_items(language_parts(source), source, languages))
+    return translated_items(language_parts(source), source, languages)
 
 
 M_ALPACAEVAL = replace(ALPACA_EVAL, name="m_alpacaeval", paper="arXiv 2503.22973", load=load)

@@ -3,9 +3,7 @@
 That is whether it is in the wanted language, and whether it goes round in circles. Whether it is any good, only a judge can say (`judged`).
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from xl.errors import UserError
@@ -22,14 +20,18 @@ from xl.train.prompts import STOPS
 MEASURES = ("in_language", "not_repetitive")
 
 
-def load_requests(prompts: PromptSet, source: Source, languages: Sequence[str], *, as_written: bool = False) -> Loaded:
-    """The prompts of a set as items, named as `load_prompts` names them.
+def load_requests(
+    prompts: PromptSet, source: Source, languages: Sequence[str], *, as_written: bool = False, group: str | None = None
+) -> Loaded:
+    """The prompts of a set as items.
 
     Args:
         prompts: the set.
         source: what is said of it in the recipe: its seed, and how it is answered.
         languages: that answers are wanted in.
         as_written: whether the instruction is the whole request, without one for a language.
+        group: of the items, which are named by it and by their place: the same in all languages of a parallel set. By default there is
+            none, and they are named as `load_prompts` names them.
 
     Raises:
         UserError: the set cannot be read or has no prompt in these languages.
@@ -37,11 +39,12 @@ def load_requests(prompts: PromptSet, source: Source, languages: Sequence[str], 
     loaded = load_prompts(prompts, languages, source.seed)
     items = [
         Item(
-            key=row["prompt"],
+            key=row["prompt"] if group is None else f"{group} {place}".strip(),
             lang=row["lang"],
             prompt=row["instruction"] if as_written else row["request"],
             gold=(),
             text=row["instruction"],
+            group=group or "",
             answer_lang=row["lang"],
             max_tokens=source.max_tokens,
             stop=STOPS,
@@ -49,11 +52,9 @@ def load_requests(prompts: PromptSet, source: Source, languages: Sequence[str], 
             temperature=source.temperature,
             top_p=source.top_p,
         )
-        for row in loaded.rows
+        for row, place in zip(loaded.rows, loaded.places, strict=True)
     ]
-    excluded = sum(loaded.excluded.values(), Counter[str]())
-    told = ", ".join(f"{reason} {count:,}" for reason, count in excluded.most_common())
-    return Loaded(items, (f"left out over all languages: {told}",) if told else ())
+    return Loaded(items, (f"left out in {', '.join(languages)}: {loaded.left_out}",) if loaded.left_out else ())
 
 
 def prompt_file(source: Source, **settings: str) -> PromptSet:
@@ -62,28 +63,20 @@ def prompt_file(source: Source, **settings: str) -> PromptSet:
     return PromptSet.model_validate({"from": source.path, "split": source.split, "revision": source.revision, **settings})
 
 
-def translated_items(parts: Mapping[str, PromptSet], source: Source, languages: Sequence[str]) -> list[Item]:
+def translated_items(parts: Mapping[str, PromptSet], source: Source, languages: Sequence[str]) -> Loaded:
     """The items of parts that are each in one language, asked as they are written, and named by their place.
 
     Raises:
         UserError: a language has no part, or a part cannot be read.
     """
-    items: list[Item] = []
-    for lang in languages:
-        if lang not in parts:
-            raise UserError(f"{source.path}: no part of it is in {lang} (there are: {', '.join(sorted(parts)) or 'none'})")
-        items += named_by_place(load_requests(parts[lang], source, [lang], as_written=True).items)
-    return items
+    if missing := [lang for lang in languages if lang not in parts]:
+        raise UserError(f"{source.path}: no part of it is in {missing[0]} (there are: {', '.join(sorted(parts)) or 'none'})")
+    return together([load_requests(parts[lang], source, [lang], as_written=True, group="") for lang in languages])
 
 
-def named_by_place(items: Sequence[Item], group: str = "") -> list[Item]:
-    """Items of a group by their place among those of their language: the same name in all languages of a parallel set."""
-    places = Counter[str]()
-    named = []
-    for item in items:
-        places[item.lang] += 1
-        named.append(replace(item, key=f"{group} {places[item.lang]}".strip(), group=group))
-    return named
+def together(parts: Sequence[Loaded]) -> Loaded:
+    """The items of all parts, and their notes."""
+    return Loaded([item for part in parts for item in part.items], tuple(note for part in parts for note in part.notes))
 
 
 def language_parts(source: Source) -> dict[str, PromptSet]:

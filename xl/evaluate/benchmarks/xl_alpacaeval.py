@@ -16,8 +16,8 @@ from xl.evaluate.benchmarks.alpaca_eval import ALPACA_EVAL
 from xl.evaluate.benchmarks.open_ended import (
     language_parts,
     load_requests,
-    named_by_place,
     prompt_file,
+    together,
     translated_items,
 )
 from xl.evaluate.benchmarks.task import Loaded, Source
@@ -31,12 +31,12 @@ def load(source: Source, languages: Sequence[str]) -> Loaded:
         return load_requests(prompts, source, languages)
     parts = language_parts(source)
     others = [lang for lang in languages if lang not in parts] if "en" in parts else []
-    items = translated_items(parts, source, [lang for lang in languages if lang not in others])
+    written = translated_items(parts, source, [lang for lang in languages if lang not in others])
     if not others:
-        return Loaded(items)
-    asked = load_requests(parts["en"].model_copy(update={"clauses": "varied"}), source, others)
+        return written
+    asked = load_requests(parts["en"].model_copy(update={"clauses": "varied"}), source, others, group="")
     note = f"{', '.join(others)}: no part of the set, but its English instructions with a request of ours"
-    return Loaded([*items, *named_by_place(asked.items)], (note,))
+    return together([written, asked, Loaded([], (note,))])
 
 
 XL_ALPACAEVAL = replace(ALPACA_EVAL, name="xl_alpacaeval", paper="arXiv 2503.22973", load=load)

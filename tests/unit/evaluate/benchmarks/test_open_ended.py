@@ -91,6 +91,19 @@ def test_a_published_xl_alpacaeval_is_asked_as_it_is_written_and_other_languages
     assert german.key == swahili.key and loaded.notes == ("sw: no part of the set, but its English instructions with a request of ours",)
 
 
+def test_a_translation_that_is_missing_leaves_the_names_of_the_others_as_they_are(tmp_path: Path) -> None:
+    texts = {"english": ["What is a lock?", "What is a weir?"], "german": ["", "Was ist ein Wehr?"]}
+    for name, instructions in texts.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"instruction": text} for text in instructions]), "utf-8")
+    task = Task.model_validate({"task": "m_alpacaeval", "from": str(tmp_path)})
+    loaded = task.benchmark.load(task.source(7), ["en", "de"])
+    assert [(item.lang, item.key, item.prompt) for item in loaded.items][1:] == [
+        ("en", "2", texts["english"][1]),
+        ("de", "2", texts["german"][1]),
+    ]
+    assert loaded.notes == ("left out in de: empty 1",)
+
+
 def test_answers_are_drawn_as_the_papers_draw_them_unless_the_user_says_otherwise() -> None:
     confusion, vicuna = items("language_confusion", ["de"])[0], items("vicuna", ["de"])[0]
     assert (confusion.temperature, confusion.top_p, confusion.max_tokens) == (0.3, 0.75, 100)
