@@ -117,7 +117,7 @@ class StageProgress:
         now = time.monotonic()
         rest = self._seconds_left(now)
         if self._nearly_done and rest is not None and rest < NEARLY_DONE_SECONDS:
-            self._nearly_done, tell = None, self._nearly_done
+            tell, self._nearly_done = self._nearly_done, None
             tell()
         if self._bar:
             self._bar.update(self._task, completed=self._num_done, rates=self._rates(now))

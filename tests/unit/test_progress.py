@@ -1,0 +1,30 @@
+"""What a stage's progress is for beside being read: the next engine starts in time."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from xl import progress
+from xl.progress import NEARLY_DONE_SECONDS, StageProgress
+
+
+@pytest.mark.parametrize(("seconds_per_row", "told_at"), [(1.0, 10), (30.0, 90)])
+def test_what_comes_next_is_told_once_and_ten_minutes_before(seconds_per_row: float, told_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    told: list[int] = []
+    with StageProgress(Console(file=io.StringIO()), "pages", 100, nearly_done=lambda: told.append(done)) as shown:
+        for done in range(10, 101, 10):
+            now += 10 * seconds_per_row
+            shown.advance(10, kept=10)
+    assert NEARLY_DONE_SECONDS == 600 and told == [told_at]
+
+
+def test_what_was_done_before_says_nothing_of_how_long_the_rest_takes() -> None:
+    told: list[bool] = []
+    with StageProgress(Console(file=io.StringIO()), "pages", 100, nearly_done=lambda: told.append(True)) as shown:
+        shown.advance(99)
+        assert not told
+        shown.advance(1, kept=1)
+    assert told == [True]
