@@ -129,6 +129,10 @@ def plan(
     prices: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prices of nodes; by default prices.yaml beside the cluster's.")
     ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP=DOLLARS", help="What a node of the group costs an hour, whatever prices say. Repeatable."),
+    ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play the run through on the cluster.")] = False,
     failures: Annotated[float, typer.Option(min=0, metavar="RATE", help="Lost nodes per node and hour, for --simulate.")] = 0.0,
     preemptions: Annotated[
@@ -145,7 +149,7 @@ def plan(
     from xl.planning import command
 
     out = out or Path("runs") / recipe.stem
-    files = (calibration, cluster, pages, prices, timings)
+    files = (calibration, cluster, pages, prices, price or (), timings)
     request = command.Request(out, limit, *files, simulate, failures, preemptions, notice, seed)
     command.plan(_load(recipe, set_), request, as_json, console)
 
