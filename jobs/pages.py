@@ -1,6 +1,6 @@
 """Filter the pages of a recipe, up to the first step that asks a model: what a cluster without GPUs can do ahead.
 
-ray job submit --working-dir . -- python jobs/pages.py jobs/recipes/x_instruction_gpu.yaml --out /shared/runs/first
+ray job submit --working-dir . -- python jobs/pages.py RECIPE --out /shared/runs/first
 
 `jobs/pairs.py` or `jobs/run.py` with the same folder go on from there.
 """

@@ -1,6 +1,6 @@
 """Make the dataset of a recipe, from pages to pairs, and leave training and evaluation to another job.
 
-ray job submit --working-dir . -- python jobs/pairs.py jobs/recipes/x_instruction_gpu.yaml --out /shared/runs/first
+ray job submit --working-dir . -- python jobs/pairs.py RECIPE --out /shared/runs/first
 
 `jobs/train.py` tunes a model on the folder `dataset` there; `jobs/run.py` goes on with all that the recipe says.
 """

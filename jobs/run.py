@@ -1,6 +1,6 @@
 """Run a whole recipe: pages to a dataset, the dataset to a model, the model to a verdict. It is `xl run`, as a job.
 
-ray job submit --working-dir . -- python jobs/run.py jobs/recipes/x_instruction_gpu.yaml --out /shared/runs/first
+ray job submit --working-dir . -- python jobs/run.py RECIPE --out /shared/runs/first
 
 The same command again continues. `xl submit` does this, follows the log, and starts the job again where the cluster lost it.
 """

@@ -47,8 +47,8 @@ def _check_program(words: list[str]) -> None:
     else:
         known = _options_of_command(typer.main.get_command(app) if program == "xl" else _ray(), rest)
         assert options <= known, f"{program}: {sorted(options - known)}"
-        if program == "xl" and "--set" in rest:
-            load_recipe(ROOT / rest[1], dict(parse_override(value) for option, value in itertools.pairwise(rest) if option == "--set"))
+    if "--set" in rest:
+        load_recipe(ROOT / rest[1], dict(parse_override(value) for option, value in itertools.pairwise(rest) if option == "--set"))
 
 
 def _ray() -> Any:

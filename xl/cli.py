@@ -37,6 +37,12 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="The run's folder, by default runs/RECIPE; on a cluster where all nodes see it.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many pages per language.")]
+Redo = Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")]
+Until = Annotated[
+    Literal["pages", "dataset"] | None, typer.Option(help="Stop there; the same command without it goes on. Default: the end.")
+]
 KeysFile = Annotated[Path | None, typer.Option("--keys", metavar="FILE", help="Where keys are kept; by default ~/.config/xl/keys.json.")]
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is; metrics name it.")]
 NumCpus = Annotated[int | None, typer.Option(min=1, help="CPUs that a local Ray may use; by default all.")]
@@ -48,12 +54,10 @@ def run(
     out: Out = None,
     set_: Overrides = None,
     limit: Limit = None,
-    redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
-    until: Annotated[
-        Literal["pages", "dataset"] | None, typer.Option(help="Stop there; the same command without it goes on. Default: the end.")
-    ] = None,
+    redo: Redo = False,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    until: Until = None,
     address: Address = None,
     num_cpus: NumCpus = None,
 ) -> None:
@@ -80,8 +84,10 @@ def submit(
     out: Annotated[str, typer.Option(help="The run's folder, on storage that all nodes of the cluster see.")],
     set_: Overrides = None,
     limit: Limit = None,
-    redo: Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,
+    redo: Redo = False,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    until: Until = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a job that the cluster lost is started again.")] = 3,
     working_dir: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="What the cluster gets: a checkout of this project that holds the recipe.")
@@ -89,7 +95,8 @@ def submit(
 ) -> None:
     """Run a recipe on a cluster, or continue it there: submits a job, follows its log, and starts it again where the cluster lost it.
 
-    The job's exit code is this command's. Keys that the recipe names are read on the cluster; they do not travel.
+    The job's exit code is this command's. Keys that the recipe names are read on the cluster; they do not travel. With --fresh the first
+    job starts over; one that is started again goes on.
     """
     from xl.submit import Submission, entrypoint
     from xl.submit import submit as submit_and_follow
@@ -99,9 +106,10 @@ def submit(
         _load(path, set_)  # a mistake there is better found here
     more = [word for override in set_ or () for word in ("--set", override)]
     more += ["--limit", str(limit)] if limit else []
+    more += ["--until", until] if until else []
     more += ["--redo"] * redo + ["--retry-failed"] * retry_failed
     command = entrypoint(recipe, out, working_dir, more)
-    raise typer.Exit(submit_and_follow(Submission(cluster, command, out, working_dir, retries), console))
+    raise typer.Exit(submit_and_follow(Submission(cluster, command, out, working_dir, retries, fresh), console))
 
 
 @app.command()
@@ -121,6 +129,10 @@ def plan(
     prices: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prices of nodes; by default prices.yaml beside the cluster's.")
     ] = None,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP=DOLLARS", help="What a node of the group costs an hour, whatever prices say. Repeatable."),
+    ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Play the run through on the cluster.")] = False,
     failures: Annotated[float, typer.Option(min=0, metavar="RATE", help="Lost nodes per node and hour, for --simulate.")] = 0.0,
     preemptions: Annotated[
@@ -137,7 +149,7 @@ def plan(
     from xl.planning import command
 
     out = out or Path("runs") / recipe.stem
-    files = (calibration, cluster, pages, prices, timings)
+    files = (calibration, cluster, pages, prices, price or (), timings)
     request = command.Request(out, limit, *files, simulate, failures, preemptions, notice, seed)
     command.plan(_load(recipe, set_), request, as_json, console)
 

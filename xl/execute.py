@@ -25,6 +25,9 @@ MAX_FRUITLESS_ROUNDS = 3
 MAX_TASK_RETRIES = 3
 """A task whose process dies is tried so often again before its round ends; Ray Data by itself would try a row that kills it for ever."""
 
+FULL_DISK_SIGNS = ("No space left on device", "local disk's utilization is over capacity")
+"""What the operating system says, and Ray where neither a node's object store nor its disk holds more objects."""
+
 CPU_PARCEL_ROWS = 512
 
 CPU_PARCELS, ENGINE_PARCELS = 500, 1_000
@@ -121,9 +124,7 @@ class _Round:
 
 
 def _explained(error: BaseException) -> BaseException:
-    if "No space left on device" in str(error):
-        return UserError(DISK_FULL)
-    return error
+    return UserError(DISK_FULL) if any(sign in str(error) for sign in FULL_DISK_SIGNS) else error
 
 
 def _executions(plan: Plan, shards: list[InputShard]) -> Iterator[list[InputShard]]:

@@ -13,7 +13,8 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +56,13 @@ class Submission:
     out: str
     working_dir: Path
     retries: int = 3
+    fresh: bool = False
+    """Whether the next job forgets what the folder holds."""
+
+    @property
+    def command(self) -> list[str]:
+        """What the next job runs."""
+        return [*self.entrypoint, *(["--fresh"] if self.fresh else [])]
 
 
 @dataclass(frozen=True)
@@ -81,16 +89,20 @@ def submit(submission: Submission, console: Console) -> int:
 
     Raises:
         Unavailable: no cluster answers.
-        UserError: it does not let us in.
+        UserError: it does not let us in, or what is to start over is at work.
     """
     for trial in range(submission.retries + 1):
         patience = UNREACHABLE_SECONDS if trial else 0.0  # an address at which nobody ever answered is probably wrong
-        job = _answered(lambda: _running(submission), patience)
+        job = _answered(partial(_running, submission), patience)
         if job is None:
-            job = _answered(lambda: _start(submission), patience)
-            console.print(f"submitted {job} to {submission.cluster}: {shlex.join(submission.entrypoint)}", highlight=False)
+            job = _answered(partial(_start, submission), patience)
+            console.print(f"submitted {job} to {submission.cluster}: {shlex.join(submission.command)}", highlight=False)
+        elif submission.fresh:
+            stop = f"ray job stop --address {submission.cluster} {job}"
+            raise UserError(f"--fresh: {job} is at work on {submission.out}; end it ({stop}), or leave out --fresh to follow it")
         else:
             console.print(f"{job} is at work on {submission.out}: following it", highlight=False)
+        submission = replace(submission, fresh=False)
         ending = _follow(submission, job, console)
         if ending.succeeded:
             return 0
@@ -178,7 +190,7 @@ def _start(submission: Submission) -> str:
         with _explained(submission), _client(submission) as client:
             try:
                 job: str = client.submit_job(
-                    entrypoint=shlex.join(submission.entrypoint), runtime_env=_environment(submission), metadata={OUT: submission.out}
+                    entrypoint=shlex.join(submission.command), runtime_env=_environment(submission), metadata={OUT: submission.out}
                 )
                 return job
             except RuntimeError as error:
@@ -216,7 +228,8 @@ def _follow(submission: Submission, job: str, console: Console) -> Ending:
                 away_since = now
                 console.print(f"{submission.cluster} does not answer; waiting up to {left(UNREACHABLE_SECONDS)}", highlight=False)
             elif now - away_since > UNREACHABLE_SECONDS:
-                raise Unavailable(f"--cluster {submission.cluster} went away; the same command goes on when it is back") from None
+                how = "the same command, without --fresh, goes on when it is back"
+                raise Unavailable(f"--cluster {submission.cluster} went away; {how}") from None
         time.sleep(pause)
 
 

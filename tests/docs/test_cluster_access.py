@@ -1,6 +1,7 @@
 """Who gets into a cluster: no file holds a secret, no service opens to the outside, and pods talk only where they must."""
 
 import re
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -70,10 +71,43 @@ def is_let_in(who: dict[str, str], namespace: dict[str, str] | None, port: int) 
     return any(any(map(is_meant, rule["from"])) and (("ports" not in rule) or port in {p["port"] for p in rule["ports"]}) for rule in rules)
 
 
-def test_ray_nodes_reach_names_storage_and_https_but_not_the_clouds_metadata() -> None:
-    policies = {document["metadata"]["name"]: document["spec"] for _, document in manifests() if document["kind"] == "NetworkPolicy"}
-    rules = policies["ray-nodes"]["egress"]
-    outside = [rule for rule in rules if any("ipBlock" in peer for peer in rule.get("to", [{"ipBlock": {}}]))]
-    assert [sorted({port["port"] for port in rule["ports"]}) for rule in outside] == [[53], [443, 6443], [2049]]
-    everywhere = next(peer["ipBlock"] for rule in outside for peer in rule.get("to", []) if peer["ipBlock"]["cidr"] == "0.0.0.0/0")
-    assert everywhere["except"] == ["169.254.0.0/16"]
+METADATA = "169.254.169.254"
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "is_open"),
+    [
+        ("192.0.2.1", 443, True),  # buckets, the model hub
+        ("192.0.2.1", 80, False),
+        ("192.0.2.1", 53, True),
+        ("10.0.0.2", 2049, True),  # NFS
+        ("10.0.0.2", 22, False),
+        ("169.254.170.23", 80, True),  # the agent of EKS Pod Identity
+        (METADATA, 80, False),  # the rights of the node
+        (METADATA, 443, False),
+    ],
+)
+def test_the_network_lets_ray_nodes_out_to_storage_and_names_but_not_to_the_clouds_metadata(address: str, port: int, is_open: bool) -> None:
+    assert is_let_out("ray-nodes", address, port) == is_open
+
+
+def test_googles_metadata_is_open_in_a_file_of_its_own() -> None:
+    assert is_let_out("ray-nodes-gke-identity", METADATA, 80) and is_let_out("ray-nodes-gke-identity", "169.254.169.252", 988)
+    assert not is_let_out("ray-nodes-gke-identity", "169.254.170.23", 80) and not is_let_out("ray-nodes-gke-identity", "192.0.2.1", 80)
+
+
+def is_let_out(policy: str, address: str, port: int) -> bool:
+    """Whether a policy lets Ray nodes reach a port of an address that is no pod's."""
+    spec = next(document["spec"] for _, document in manifests() if document["metadata"]["name"] == policy)
+    assert spec["podSelector"] == {"matchLabels": NODE}
+
+    def holds(block: dict[str, Any]) -> bool:
+        inside = [ip_address(address) in ip_network(cidr) for cidr in (block["cidr"], *block.get("except", []))]
+        return inside[0] and not any(inside[1:])
+
+    return any(
+        port in {each["port"] for each in rule["ports"]}
+        and any(holds(peer["ipBlock"]) for peer in rule.get("to", [{"ipBlock": {"cidr": "0.0.0.0/0"}}]))
+        for rule in spec["egress"]
+        if "ports" in rule
+    )

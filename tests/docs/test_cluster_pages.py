@@ -1,5 +1,6 @@
 """What the pages of cluster/ say: the commands, the files that they name, and the prices."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ COMMANDS = dict.fromkeys(command for path in PAGES for command in shell_commands
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.split()[0] in CHECKED])
 def test_every_command_of_the_pages_exists_with_its_options(command: str) -> None:
     check(command)
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)
+def test_no_command_starts_a_recipe_on_pages_that_are_nowhere(path: Path) -> None:
+    for command in shell_commands(path.read_text("utf-8")):
+        for recipe in re.findall(r"jobs/recipes/\w+\.yaml", command):
+            if "s3://my-bucket" in (ROOT / recipe).read_text("utf-8"):
+                assert "--set pages.from=" in command, command
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)

@@ -54,10 +54,12 @@ def test_a_key_that_kuberay_does_not_know_is_found(name: str) -> None:
 
 def test_the_three_clusters_are_one() -> None:
     clusters = [kube_cluster(name) for name in KINDS]
-    for cluster in clusters:  # the endpoint has keys and a port of its own
-        for container in (value for value in walk(cluster) if isinstance(value, dict) and "image" in value):
-            container.pop("env", None)
-            container.pop("ports", None)
+    for cluster in clusters:  # the endpoint has keys and a port of its own, and reads no bucket
+        for value in (value for value in walk(cluster) if isinstance(value, dict)):
+            value.pop("serviceAccountName", None)
+            if "image" in value:
+                value.pop("env", None)
+                value.pop("ports", None)
     assert clusters[0] == clusters[1] == clusters[2]
 
 
@@ -91,6 +93,17 @@ def test_pods_get_what_they_ask_for_and_only_the_head_talks_to_kubernetes() -> N
             assert container["resources"]["limits"] == container["resources"]["requests"]
             assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
             assert pod.get("automountServiceAccountToken", True) == (container["name"] == "ray-head")
+
+
+def test_pods_that_read_pages_have_the_service_account_that_the_page_lets_into_buckets() -> None:
+    page = (CLUSTER / "KUBERNETES.md").read_text("utf-8")
+    for name in ("raycluster", "rayjob"):
+        accounts = {
+            value.get("serviceAccountName") for value in walk(kube_cluster(name)) if isinstance(value, dict) and "containers" in value
+        }
+        assert accounts == {"xl-pods"}
+    assert "kubectl create serviceaccount xl-pods" in page and "kubectl annotate serviceaccount xl-pods eks.amazonaws.com/role-arn=" in page
+    assert "system:serviceaccount:xl:xl-pods" in page and "/ns/xl/sa/xl-pods" in page
 
 
 def test_ray_pods_have_the_shared_folder_and_room_for_their_objects() -> None:

@@ -20,7 +20,9 @@ from tests.support import ROOT, assert_balanced, german_pages, outcomes, recipe,
 
 pytestmark = pytest.mark.ray
 
-TOKEN, KEY = b"a-token-that-nobody-is-to-see", b"a-key-that-nobody-is-to-see"
+KEYS = ("RAY_AUTH_TOKEN", "OPENAI_API_KEY", "HF_TOKEN", "XL_API_KEYS", "AWS_SECRET_ACCESS_KEY")
+SECRETS = {name: f"{name.lower()}-that-nobody-is-to-see" for name in KEYS}
+"""What whoever submits has in the environment, and all processes of the cluster."""
 
 NUM_PAGES, NUM_ENGINES = map(int, os.environ.get("XL_TEST_NODES", "1,2").split(","))
 """Nodes of the cluster; with `XL_TEST_NODES=3,4` it has as many as a small real one."""
@@ -53,7 +55,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "cluster/local.py", f"--pages={NUM_PAGES}", f"--engines={NUM_ENGINES}", f"--dashboard-port={port}"]
-    with mock.patch.dict(os.environ, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN.decode(), OPENAI_API_KEY=KEY.decode()):
+    with mock.patch.dict(os.environ, {"RAY_AUTH_MODE": "token", **SECRETS}):
         owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert owner.stdout
         try:
@@ -160,4 +162,5 @@ def test_no_secret_gets_into_the_run_or_into_rays_logs(jobs: Jobs, finished: tup
     for file in files:
         with contextlib.suppress(FileNotFoundError):
             content = file.read_bytes()
-            assert TOKEN not in content and KEY not in content, file
+            found = [name for name, secret in SECRETS.items() if secret.encode() in content]
+            assert not found, f"{file} holds {found}"

@@ -56,8 +56,11 @@ def test_an_error_of_rays_own_costs_a_round_for_what_is_left(monkeypatch: pytest
 
 
 def test_a_users_mistake_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="disk is full"):
-        rounds(monkeypatch, [OSError("No space left on device")])
+    from ray.exceptions import OutOfDiskError
+
+    for error in (OSError("No space left on device"), OutOfDiskError("no room for an object")):
+        with pytest.raises(UserError, match="disk is full"):
+            rounds(monkeypatch, [error])
 
 
 def test_an_error_of_our_own_code_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What `xl submit` makes of a cluster's answers, from a job server that is a few lines long."""
 
 import asyncio
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +12,24 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
+from tests.commands import check
+from tests.support import here, succeeded
 from xl import submit
 from xl.errors import Unavailable, UserError
 from xl.submit import Submission, _explained, entrypoint
 
 
 class JobServer:
-    """Jobs are lost by a new head as often as it says, or end with these exit codes, then they succeed; `log` is what each says."""
+    """Jobs are lost by a new head as often as it says, or end with these exit codes, then they succeed; `log` is what each says.
 
-    def __init__(self, num_lost: int = 0, log: str = "pages: 10 rows\n", exit_codes: Sequence[int] = ()) -> None:
-        self.num_lost, self.log, self.exit_codes = num_lost, log, list(exit_codes)
-        self.num_submitted = 0
+    Those of `at_work` were there before.
+    """
+
+    def __init__(
+        self, num_lost: int = 0, log: str = "pages: 10 rows\n", exit_codes: Sequence[int] = (), at_work: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        self.num_lost, self.log, self.exit_codes, self.at_work = num_lost, log, list(exit_codes), list(at_work)
+        self.commands: list[str] = []
         self._told: set[str] = set()
 
     def routes(self) -> list[web.RouteDef]:
@@ -29,19 +37,23 @@ class JobServer:
             web.get(
                 "/api/version", lambda _: asyncio.sleep(0, web.json_response({"version": "4", "ray_version": "2.60.0", "ray_commit": ""}))
             ),
-            web.get("/api/jobs/", lambda _: asyncio.sleep(0, web.json_response([]))),
+            web.get("/api/jobs/", lambda _: asyncio.sleep(0, web.json_response(self.at_work))),
             web.post("/api/jobs/", self._submit),
             web.get("/api/jobs/{job}", self._info),
             web.get("/api/jobs/{job}/logs/tail", self._tail),
         ]
 
+    @property
+    def num_submitted(self) -> int:
+        return len(self.commands)
+
     async def _submit(self, request: web.Request) -> web.Response:
-        self.num_submitted += 1
+        self.commands.append((await request.json())["entrypoint"])
         return web.json_response({"job_id": f"job-{self.num_submitted}", "submission_id": f"job-{self.num_submitted}"})
 
     async def _info(self, request: web.Request) -> web.Response:
         job = request.match_info["job"]
-        if job in self._told and self.num_submitted <= self.num_lost:
+        if job in self._told and 0 < self.num_submitted <= self.num_lost:
             return web.Response(status=404, text=f"Job {job} does not exist")
         status, code = "RUNNING", 0
         if job in self._told:
@@ -84,14 +96,14 @@ def served(server: JobServer) -> Iterator[str]:
         thread.join(30)
 
 
-def submitted(server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: int = 3) -> tuple[int, str]:
+def submitted(server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: int = 3, fresh: bool = False) -> tuple[int, str]:
     """Exit code and output of a submission."""
     monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(submit, "CLOSED_SECONDS", 0.01)
     monkeypatch.setattr(submit, "_environment", lambda _: {})
     console = Console(width=160, record=True, quiet=False)
     with served(server) as url:
-        code = submit.submit(Submission(url, ["python", "jobs/run.py"], "/shared/run", tmp_path, retries), console)
+        code = submit.submit(Submission(url, ["python", "jobs/run.py"], "/shared/run", tmp_path, retries, fresh), console)
     return code, console.export_text()
 
 
@@ -115,6 +127,34 @@ def test_a_job_that_failed_is_tried_again_unless_the_user_made_a_mistake(
     server = JobServer(exit_codes=[exit_code])
     code, _ = submitted(server, tmp_path, monkeypatch)
     assert server.num_submitted == num_submitted and code == (exit_code if num_submitted == 1 else 0)
+
+
+def test_a_job_that_started_over_goes_on_when_it_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = JobServer(num_lost=2)
+    code, _ = submitted(server, tmp_path, monkeypatch, fresh=True)
+    assert code == 0 and server.commands == ["python jobs/run.py --fresh", "python jobs/run.py", "python jobs/run.py"]
+
+
+def test_what_is_at_work_is_followed_and_not_started_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"type": "SUBMISSION", "submission_id": "job-7", "entrypoint": "", "status": "RUNNING", "metadata": {submit.OUT: "/shared/run"}}
+    server = JobServer(at_work=[job])
+    code, told = submitted(server, tmp_path, monkeypatch)
+    assert code == 0 and "job-7 is at work on /shared/run: following it" in told
+    with pytest.raises(UserError, match="--fresh: job-7 is at work on /shared/run; end it"):
+        submitted(server, tmp_path, monkeypatch, fresh=True)
+    assert not server.commands
+
+
+def test_options_of_a_run_travel_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[Submission] = []
+    monkeypatch.setattr(submit, "submit", lambda submission, _: wanted.append(submission) or 0)
+    recipe = "jobs/recipes/demo.yaml"
+    more = ("--until", "pages", "--limit", "5", "--redo", "--retry-failed")
+    succeeded(here("submit", recipe, "--cluster", "http://127.0.0.1:9", "--out", "/shared/run", *more, "--fresh"))
+    command = wanted[0].command
+    assert command[:5] == ["python", "jobs/run.py", recipe, "--out", "/shared/run"]
+    assert {*more, "--fresh"} <= {*command} and command[command.index("--until") + 1] == "pages"
+    check(shlex.join(command))
 
 
 def test_a_head_that_is_coming_up_is_waited_for() -> None:

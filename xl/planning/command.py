@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Request:
     num_pages: int | None = None
     prices: Path | None = None
     """By default `prices.yaml` beside the cluster's file."""
+    node_prices: Sequence[str] = ()
+    """Texts such as `pages=1.55`: dollars per hour of a node of the group, whatever the file says."""
     timings: Path | None = None
     simulate: bool = False
     losses_per_node_hour: float = 0.0
@@ -108,6 +111,7 @@ def _check_options(request: Request) -> None:
         "--cluster": (request.cluster, request.calibration, "--calibration"),
         "--pages": (request.num_pages, request.calibration, "--calibration"),
         "--prices": (request.prices, request.cluster, "--cluster"),
+        "--price": (request.node_prices or None, request.cluster, "--cluster"),
         "--simulate": (request.simulate or None, request.cluster, "--cluster"),
         "--failures": (request.losses_per_node_hour or None, request.simulate or None, "--simulate"),
         "--preemptions": (request.preemptions, request.simulate or None, "--simulate"),
@@ -152,13 +156,17 @@ def _prices(cluster: Cluster | None, request: Request) -> tuple[dict[str, float]
     if cluster is None:
         return None, []
     path = request.prices or price_lists.beside(cluster.path)
-    if not path.exists() and request.prices is None:
-        return None, [f"no cost: there is no {path}; give a file of prices by --prices"]
-    listed = price_lists.read_prices(path)
-    prices, missing = price_lists.hourly_prices(cluster, listed, path)
-    used = [f"{name} {price:g}" for name, price in prices.items()]
-    told = [f"dollars per node hour, from {path} of {listed.looked_up}: {', '.join(used)}"] if used else []
-    return prices, told + [f"no cost: {line}" for line in missing]
+    listed = price_lists.read_prices(path) if request.prices or path.exists() else None
+    said = price_lists.parse_prices(request.node_prices, cluster)
+    prices, missing = price_lists.hourly_prices(cluster, listed, path, said)
+    source = f"from {path} of {listed.looked_up}" if listed else ""
+    told = [_told(said, "as said by --price"), _told({name: price for name, price in prices.items() if name not in said}, source)]
+    return prices, [line for line in told if line] + [f"no cost: {line}" for line in missing]
+
+
+def _told(prices: Mapping[str, float], source: str) -> str:
+    used = ", ".join(f"{name} {price:g}" for name, price in prices.items())
+    return f"dollars per node hour, {source}: {used}" if used else ""
 
 
 def _fitted(recipe: Recipe, found: Outline, estimated: Estimate, calibration: Calibration, cluster: Cluster, request: Request) -> Fitted:

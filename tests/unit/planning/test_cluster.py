@@ -8,7 +8,7 @@ import yaml
 
 from xl.errors import UserError
 from xl.planning.cluster import Cluster, engines_per_node, read_cluster
-from xl.planning.prices import Prices, cost_of, hourly_prices, read_prices
+from xl.planning.prices import Prices, cost_of, hourly_prices, parse_prices, read_prices
 
 RAY_UP: dict[str, Any] = {
     "cluster_name": "xl",
@@ -213,7 +213,8 @@ def test_nodes_cost_what_the_file_says_and_nothing_where_it_says_nothing(tmp_pat
     assert prices == {"head": 0.4, "pages": 1.6, "spot": 4.0, "on-demand": 10.0} and not missing
     assert cost_of({"head": 2.0, "spot": 3.0, "pages": 0.0}.items(), prices) == pytest.approx(12.8)
     prices, missing = hourly_prices(cluster, Prices.model_validate(without_spot()), path)
-    assert "spot" not in prices and missing == [f"node group spot: {path} has no price of g6e.12xlarge spot in us-east-1"]
+    (told,) = missing
+    assert "spot" not in prices and told.startswith(f"node group spot: {path} has no price of g6e.12xlarge spot in us-east-1; --price")
     assert cost_of({"head": 2.0, "spot": 3.0}.items(), prices) is None
     assert cost_of({"head": 2.0, "spot": 0.0}.items(), prices) == pytest.approx(0.8)
 
@@ -228,6 +229,40 @@ def test_no_price_is_taken_from_another_region(tmp_path: Path) -> None:
     cluster = read_cluster(written(tmp_path / "c.yaml", changed(RAY_UP, "provider.region", "eu-west-1")))
     prices, missing = hourly_prices(cluster, Prices.model_validate(PRICES), Path("p.yaml"))
     assert prices == {} and len(missing) == 4
+
+
+def test_groups_whose_machines_the_file_does_not_name_cost_what_is_said() -> None:
+    from tests.support import ROOT
+
+    cluster = read_cluster(ROOT / "cluster" / "kuberay" / "raycluster.yaml")
+    prices, missing = hourly_prices(cluster, read_prices(ROOT / "cluster" / "prices.yaml"), Path("p.yaml"))
+    assert not prices and len(missing) == 4
+    assert "node group pages: the cluster's file names no instance type" in missing[1] and "--price pages=DOLLARS" in missing[1]
+    said = parse_prices(["head=0.39", "pages=1.55", "engines-spot=2.59", "engines-on-demand=7"], cluster)
+    assert hourly_prices(cluster, None, Path("p.yaml"), said) == (
+        {"head": 0.39, "pages": 1.55, "engines-spot": 2.59, "engines-on-demand": 7.0},
+        [],
+    )
+
+
+def test_what_is_said_goes_before_the_file(tmp_path: Path) -> None:
+    cluster = read_cluster(written(tmp_path / "c.yaml", RAY_UP))
+    prices, _ = hourly_prices(cluster, Prices.model_validate(PRICES), Path("p.yaml"), parse_prices(["spot=3.5"], cluster))
+    assert prices == {"head": 0.4, "pages": 1.6, "spot": 3.5, "on-demand": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gpu=1", "has no node group 'gpu', only head, on-demand, pages, spot"),
+        ("pages", "GROUP=DOLLARS is wanted"),
+        ("pages=-1", "GROUP=DOLLARS is wanted"),
+        ("pages=nan", "GROUP=DOLLARS is wanted"),
+    ],
+)
+def test_a_price_that_cannot_be_meant_is_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        parse_prices([text], read_cluster(written(tmp_path / "c.yaml", RAY_UP)))
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,18 @@ def test_a_missing_price_is_said_and_there_is_no_total(finished_run: MakeRun, tm
     assert "$" not in next(line for line in told.splitlines() if line.startswith("│ all"))
 
 
+def test_pods_have_a_price_when_it_is_said(finished_run: MakeRun) -> None:
+    path, run = finished_run(models={"writer": WRITER})
+    arguments = (path, "--calibration", run, "--pages", str(MILLION), "--cluster", "cluster/kuberay/rayjob.yaml")
+    none = planned(*arguments)["estimate"]
+    assert none["cost"] is None and any("--price pages=DOLLARS" in note for note in none["notes"])
+    said = [word for price in ("head=0.4", "pages=1.6", "engines-spot=4", "engines-on-demand=10") for word in ("--price", price)]
+    found = planned(*arguments, *said)
+    pairs = passes(found)["pairs"]
+    assert pairs["cost"]["value"] == pytest.approx(pairs["seconds"]["value"] / 3600 * (4 * 4.0 + 0.4))
+    assert "dollars per node hour, as said by --price: head 0.4" in " ".join(found["estimate"]["notes"])
+
+
 def test_a_simulation_is_printed_with_what_holds_it_up(finished_run: MakeRun, tmp_path: Path) -> None:
     path, run = finished_run(models={"writer": WRITER})
     cluster = written(tmp_path / "cluster.yaml", RAY_UP)
@@ -160,6 +172,7 @@ def test_a_run_that_does_not_say_how_many_engines_it_had_is_refused(finished_run
     [
         (["--cluster", "c.yaml"], "--cluster needs --calibration"),
         (["--pages", "5"], "--pages needs --calibration"),
+        (["--price", "pages=1"], "--price needs --cluster"),
         (["--simulate"], "--simulate needs --cluster"),
         (["--failures", "1"], "--failures needs --simulate"),
         (["--calibration", "nowhere"], "nowhere is not a run"),
