@@ -46,7 +46,8 @@ def main(
     recipe = recipe_of(opened)
     if not isinstance(recipe, Recipe) or not recipe.seeds or not recipe.seeds.num_held_out:
         raise UserError(f"{run}: its recipe has no `seeds` with `num_held_out`, so there is nothing to measure with")
-    pairs = read_labelled(labelled, recipe.rating.num_contrasts, recipe.seed) if labelled else []
+    rating = recipe.rating
+    pairs = read_labelled(labelled, rating.num_contrasts, recipe.seed, rating.num_near_contrasts) if labelled else []
     models, trainings = resolve_models(recipe, opened)
     untrained = {"prompted": recipe.model_for("writer"), "prompted_rater": recipe.model_for("rater")}
     roles = {name: (model, find_model(model)) for name, model in untrained.items()}

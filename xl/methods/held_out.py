@@ -20,7 +20,8 @@ from xl.folder import RunFolder, check_fingerprints
 from xl.methods.rounds import is_hard, rater_auc
 from xl.methods.x_instruction import Recipe
 from xl.pages.scripts import folded
-from xl.pairs.rate import Rating, likelihood_margin, logprobs_after, rate_pair, rated_or_null
+from xl.pairs.contrasts import choose_contrasts, pool_of
+from xl.pairs.rate import Rating, likelihood_margin, logprobs_after, rate_pair, rated_or_null, rater_settings
 from xl.pairs.rating_set import PAIR_SCHEMA, pair_rows, rating_set
 from xl.pairs.reverse import reverse_instruction
 from xl.pairs.seeds import Seed, SeedSplit, read_seeds
@@ -141,21 +142,18 @@ def rated_rows(split: SeedSplit, rating: Rating, seed: int) -> list[Row]:
 
     The true instruction of a pair's text is not among them: beside it a bad pair would be found out by what the margin cannot know.
     """
-    instructions: dict[str, dict[str, str]] = {}
+    seeds: dict[str, list[tuple[str, str, str]]] = {}
     for other in (*split.train, *split.held_out):
-        instructions.setdefault(other.lang, {})[other.id] = other.instruction
-    return [
-        {**row, "contrasts": _contrasts(row, instructions[row["lang"]], rating.num_contrasts, seed)}
-        for row in pair_rows(rating_set(split.held_out, rating.max_page_chars, seed))
-    ]
+        seeds.setdefault(other.lang, []).append((other.id, other.instruction, other.response))
+    num_near = rating.num_near_contrasts
+    pools = {lang: pool_of(pages, num_near) for lang, pages in seeds.items()}
 
+    def contrasts(row: Row) -> list[str]:
+        pool = pools[row["lang"]]
+        own = {row["instruction"], pool.instructions[row["seed"]]}
+        return choose_contrasts(row, pool, own, rating.num_contrasts, num_near, seed)
 
-def _contrasts(row: Row, instructions: Mapping[str, str], num_contrasts: int, seed: int) -> list[str]:
-    """For a rated pair so many of its language's instructions, by the id of their seed; neither the pair's own nor its text's."""
-    own = (row["instruction"], instructions[row["seed"]])
-    others = [other for other, instruction in instructions.items() if instruction not in own]
-    others.sort(key=lambda other: seeded_rank(seed, row["id"], other))
-    return list(dict.fromkeys(instructions[other] for other in others))[:num_contrasts]
+    return [{**row, "contrasts": contrasts(row)} for row in pair_rows(rating_set(split.held_out, rating.max_page_chars, seed))]
 
 
 def _writing(recipe: Recipe, writers: list[str], roles: Mapping[str, Role]) -> list[Stage]:
@@ -206,7 +204,7 @@ def _rating(recipe: Recipe, raters: list[str], roles: Mapping[str, Role]) -> lis
         else:
             ask = rate_pair(Rating(**{**recipe.rating.model_dump(), "rater": rater}))
             step, column = ask, "rating"
-        settings = {"rating": semantic(recipe.rating), **_known(roles[role], ask)}
+        settings = {"rating": rater_settings(recipe.rating), **_known(roles[role], ask)}
         columns = pa.schema([(f"rating_{rater}", pa.float64())])
         plan.append(RowStage(f"rated_{rater}", (rated_or_null(step, column, f"rating_{rater}"),), columns, settings, role))
     return plan

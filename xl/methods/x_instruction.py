@@ -20,7 +20,17 @@ from xl.pages.duplicates import drop_duplicates
 from xl.pairs.contrasts import draw_contrasts
 from xl.pairs.diversify import Diversity, cluster_instructions, draw_equally
 from xl.pairs.mix import choose_pairs
-from xl.pairs.rate import READ_BY, Rating, keep_margin, keep_rating, likelihood_margin, rate_pair, rating_rows, scoring_prefix
+from xl.pairs.rate import (
+    READ_BY,
+    Rating,
+    keep_margin,
+    keep_rating,
+    likelihood_margin,
+    rate_pair,
+    rater_settings,
+    rating_rows,
+    scoring_prefix,
+)
 from xl.pairs.rating_set import rating_set
 from xl.pairs.reverse import Reverse, keep_instruction, reverse_instruction, reverse_rows
 from xl.pairs.rounds import label_sure_pairs, lesson, rate_again
@@ -37,7 +47,7 @@ _MARGIN_COLUMNS = pa.schema([("margin", pa.float64()), ("rank", pa.int64()), ("o
 _RATING_COLUMNS = pa.schema([("rating", pa.float64()), ("rating_level", pa.int64())])
 _THRESHOLDS = ("min_margin", "max_rank", "min_rating")
 _QUOTA = ("per_language", "max_topic_ratio")
-_READ_BY_ALL_RATERS = ("num_contrasts", "num_tokens", "max_page_chars", "max_base_page_chars")
+_READ_BY_ALL_RATERS = ("num_contrasts", "num_near_contrasts", "num_tokens", "max_page_chars", "max_base_page_chars")
 """Keys of the rating that count where all raters are compared on held-out seeds (`xl.methods.held_out`)."""
 
 
@@ -170,13 +180,13 @@ def _paired(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> Stage:
 
 def _rated(recipe: Recipe, models: Mapping[str, ResolvedModel]) -> list[Stage]:
     """The first round of rating, and those after it."""
-    settings = {name: value for name, value in semantic(recipe.rating).items() if name not in (*_THRESHOLDS, "rounds")}
+    settings = {name: value for name, value in rater_settings(recipe.rating).items() if name not in (*_THRESHOLDS, "rounds")}
     same_engine = (recipe.model_for("rater"), models["rater"]) == (recipe.model_for("writer"), models["writer"])
     engine = "writer" if same_engine else "rater"
     if recipe.rating.rater == "likelihood":
         own = {"rating": {**settings, "prompts": [scoring_prefix("{instruction}", "{language}")]}, **_asked("rater", recipe, models)}
         rated = RowStage(rated_stage(1), (likelihood_margin(recipe.rating),), _MARGIN_COLUMNS, own, engine)
-        return [draw_contrasts(recipe.rating.num_contrasts, recipe.seed), rated]
+        return [draw_contrasts(recipe.rating.num_contrasts, recipe.seed, recipe.rating.num_near_contrasts), rated]
     ask = rate_pair(recipe.rating)
     rating = {"rating": {**settings, "prompts": ask.prompt.wordings}}
     plan: list[Stage] = [RowStage(rated_stage(1), (ask,), _RATING_COLUMNS, {**rating, **_asked("rater", recipe, models)}, engine)]

@@ -99,7 +99,7 @@ def _draws(rows: list[Row], vectors: npt.NDArray[np.float32], diversity: Diversi
         for pair, labels in pairs.items():
             members.setdefault(labels.cluster, []).append(pair)
         at_random = np.random.default_rng(seed).choice(list(pairs), num_drawn, replace=False)
-        found.equal.append([pairs[pair] for pair in draw(members, num_drawn, seed)])
+        found.equal.append([pairs[pair] for pair in chain(*draw(members, num_drawn, seed).values())])
         found.random.append([pairs[pair] for pair in at_random])
     return found
 

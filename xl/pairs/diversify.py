@@ -6,6 +6,7 @@ another size of the draw costs no embeddings and the pairs that were not drawn k
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,27 @@ class Diversity(Strict):
     """Clusters per language; by default the square root of half its number of pairs."""
 
 
+class LanguageDraw(NamedTuple):
+    """What came of a language's draw: pairs wanted (None: all there are), and pairs there and drawn by cluster."""
+
+    lang: str
+    num_wanted: int | None
+    there: Mapping[int, int]
+    drawn: Mapping[int, int]
+
+    @property
+    def num_redistributed(self) -> int:
+        """Pairs that the smaller clusters lack of an equal share, drawn from the larger ones instead."""
+        if self.num_wanted is None or self.num_wanted >= sum(self.there.values()):
+            return 0
+        return sum(max(0, self.num_wanted // len(self.there) - size) for size in self.there.values())
+
+
+class _Drawn(NamedTuple):
+    pairs: frozenset[str]
+    draws: list[LanguageDraw]
+
+
 def cluster_instructions(diversity: Diversity, model: ResolvedModel, seed: int) -> WholeStage:
     """Give every pair the number of its `cluster` among its language's instructions, by k-means on sentence embeddings.
 
@@ -60,20 +82,44 @@ def cluster_instructions(diversity: Diversity, model: ResolvedModel, seed: int) 
 
 
 def draw_equally(per_language: int | None, seed: int) -> WholeStage:
-    """Draw so many pairs of each language, the same number from every `cluster`; None draws all. Drops `not_drawn`."""
+    """Draw so many pairs of each language, the same number from every `cluster`; None draws all. Drops `not_drawn`.
 
-    def survey(tables: Iterator[pa.Table]) -> frozenset[str]:
+    Its remarks say how well each language's draw covers the clusters.
+    """
+
+    def survey(tables: Iterator[pa.Table]) -> _Drawn:
         members: dict[str, dict[int, list[str]]] = {}
         for table in tables:
             for row in table.to_pylist():
                 members.setdefault(row["lang"], {}).setdefault(row["cluster"], []).append(row["id"])
-        return frozenset(pair for clusters in members.values() for pair in draw(clusters, per_language, seed))
+        pairs: set[str] = set()
+        draws: list[LanguageDraw] = []
+        for lang, clusters in sorted(members.items()):
+            drawn = draw(clusters, per_language, seed)
+            pairs.update(*drawn.values())
+            draws.append(LanguageDraw(lang, per_language, _sizes(clusters), _sizes(drawn)))
+        return _Drawn(frozenset(pairs), draws)
 
-    def decide(drawn: frozenset[str], row: Row) -> Drop | None:
-        return None if row["id"] in drawn else Drop("not_drawn")
+    def decide(drawn: _Drawn, row: Row) -> Drop | None:
+        return None if row["id"] in drawn.pairs else Drop("not_drawn")
 
     settings = {"per_language": per_language, "seed": seed}
-    return WholeStage("diversified", ("id", "lang", "cluster"), survey, decide, pa.schema([]), settings)
+    needs = ("id", "lang", "cluster")
+    return WholeStage("diversified", needs, survey, decide, pa.schema([]), settings, lambda drawn: [*map(described, drawn.draws)])
+
+
+def described(result: LanguageDraw) -> str:
+    """How many of a language's pairs were drawn, from how many of its clusters, and how equally."""
+    num_drawn, num_there = sum(result.drawn.values()), sum(result.there.values())
+    hit = [num for num in result.drawn.values() if num]
+    sizes, shares = (f"{min(counts):,} to {max(counts):,}" for counts in (result.there.values(), hit))
+    line = f"{result.lang}: {num_drawn:,} of {num_there:,} pairs, from {len(hit):,} of {len(result.there):,} clusters"
+    line += f" of {sizes} pairs, {shares} from each"
+    if result.num_redistributed:
+        line += f"; {result.num_redistributed:,} that small clusters lack came from larger ones"
+    if result.num_wanted is not None and result.num_wanted > num_there:
+        line += f"; {result.num_wanted:,} were wanted"
+    return line
 
 
 def choose_num_clusters(diversity: Diversity, instructions: Sequence[str]) -> int:
@@ -95,12 +141,18 @@ def equal_shares(sizes: Mapping[int, int], num_drawn: int) -> dict[int, int]:
     return shares
 
 
-def draw(clusters: Mapping[int, list[str]], num_drawn: int | None, seed: int) -> Iterator[str]:
-    """Ids of so many pairs, the same number from every cluster (`equal_shares`); None draws all."""
-    sizes = {cluster: len(ids) for cluster, ids in clusters.items()}
+def draw(clusters: Mapping[int, Sequence[str]], num_drawn: int | None, seed: int) -> dict[int, list[str]]:
+    """Ids of so many pairs by cluster, the same number from each (`equal_shares`); None draws all."""
+    sizes = _sizes(clusters)
     shares = sizes if num_drawn is None else equal_shares(sizes, num_drawn)
-    for cluster, ids in clusters.items():
-        yield from sorted(ids, key=lambda pair: seeded_rank(seed, "diversified", pair))[: shares[cluster]]
+    return {
+        cluster: sorted(ids, key=lambda pair: seeded_rank(seed, "diversified", pair))[: shares[cluster]]
+        for cluster, ids in clusters.items()
+    }
+
+
+def _sizes(clusters: Mapping[int, Sequence[str]]) -> dict[int, int]:
+    return {cluster: len(ids) for cluster, ids in clusters.items()}
 
 
 def cluster_vectors(vectors: npt.NDArray[np.float32], num_clusters: int, seed: int) -> list[int]:

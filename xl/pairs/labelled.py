@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from xl.errors import UserError
 from xl.evaluate.tables import read_rows
 from xl.pages.scripts import folded
+from xl.pairs.contrasts import choose_contrasts, pool_of
 from xl.pairs.levels import Level
 from xl.pairs.rating_set import RatedPair, pair_rows
 from xl.pairs.seeds import Seeds, seed_of
-from xl.records import Row, record_key, seeded_rank
+from xl.records import Row, record_key
 
 _LEVELS = {"0": Level.BAD, "1": Level.GOOD}
 
 
-def read_labelled(paths: Sequence[str], num_contrasts: int, seed: int) -> list[Row]:
+def read_labelled(paths: Sequence[str], num_contrasts: int, seed: int, num_near: int = 0) -> list[Row]:
     """Labelled pairs, each once, in the columns of `xl.pairs.rating_set.PAIR_SCHEMA`, good or bad; `seed` tells pairs of one text.
 
     The column `contrasts` holds instructions of other texts of the pair's language.
@@ -23,6 +24,7 @@ def read_labelled(paths: Sequence[str], num_contrasts: int, seed: int) -> list[R
             instruction, else 0.
         num_contrasts: instructions to hold each pair's own against.
         seed: of their draw.
+        num_near: so many of those instructions are of the most similar texts.
 
     Raises:
         UserError: a file is missing or lacks a column, a row cannot be used, or all labels are the same.
@@ -40,12 +42,12 @@ def read_labelled(paths: Sequence[str], num_contrasts: int, seed: int) -> list[R
     if len({pair.level for pair in found.values()}) < 2:
         raise UserError(f"{', '.join(paths)}: pairs of both labels, 0 and 1, are wanted")
     rows = [{**row, "seed": record_key(row["lang"], folded(row["text"]))} for row in pair_rows(found.values())]
-    return [{**row, "contrasts": _contrasts(row, rows, num_contrasts, seed)} for row in rows]
-
-
-def _contrasts(row: Row, rows: Sequence[Row], num_contrasts: int, seed: int) -> list[str]:
-    """Instructions of other texts in the row's language. None that its own text has elsewhere: that may be the true one."""
-    own = {other["instruction"] for other in rows if other["seed"] == row["seed"]}
-    others = [other for other in rows if other["lang"] == row["lang"] and other["instruction"] not in own]
-    others.sort(key=lambda other: seeded_rank(seed, row["id"], other["id"]))
-    return list(dict.fromkeys(other["instruction"] for other in others))[:num_contrasts]
+    pages: dict[str, list[tuple[str, str, str]]] = {}
+    own: dict[str, set[str]] = {}  # an instruction that a text has elsewhere may be its true one
+    for row in rows:
+        pages.setdefault(row["lang"], []).append((row["id"], row["instruction"], row["text"]))
+        own.setdefault(row["seed"], set()).add(row["instruction"])
+    pools = {lang: pool_of(every, num_near) for lang, every in pages.items()}
+    return [
+        {**row, "contrasts": choose_contrasts(row, pools[row["lang"]], own[row["seed"]], num_contrasts, num_near, seed)} for row in rows
+    ]

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,7 +17,7 @@ from xl.pairs.levels import Level
 from xl.pairs.rating_set import RatedPair, pair_rows
 from xl.pairs.reverse import load_prompt, trained_prompt, training_row
 from xl.records import Row
-from xl.settings import Strict
+from xl.settings import Strict, semantic
 
 
 class Rounds(Strict):
@@ -51,6 +51,10 @@ class Rating(BaseModel):
     `trained` is the paper's, an evaluator tuned on pairs whose level is known."""
     num_contrasts: int = Field(4, ge=1)
     """Other pages' instructions that the own one is held against."""
+    num_near_contrasts: int = Field(0, ge=0)
+    """So many of them are those of the pages with the most similar texts (`xl.pairs.contrasts`), the others random ones. They ask whether
+    the instruction is about this page, where random ones ask about its subject. Margins are smaller: `min_margin` wants to be chosen anew.
+    Two pages that tell of one event may have instructions that are right for both."""
     num_tokens: int = Field(80, ge=8)
     """The page's tokens that are scored, from its beginning."""
     min_margin: float = 0.1
@@ -67,9 +71,15 @@ class Rating(BaseModel):
     max_base_page_chars: int = Field(400, ge=100)
     """The same for a base model."""
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Rating":
+        if self.num_near_contrasts > self.num_contrasts:
+            raise ValueError(f"num_near_contrasts: {self.num_near_contrasts} of num_contrasts: {self.num_contrasts} are too many")
+        return self
+
 
 READ_BY: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("num_contrasts", "num_tokens", "min_margin", "max_rank"), ("likelihood",)),
+    **dict.fromkeys(("num_contrasts", "num_near_contrasts", "num_tokens", "min_margin", "max_rank"), ("likelihood",)),
     **dict.fromkeys(("min_rating", "max_page_chars"), ("prompted", "trained")),
     "max_base_page_chars": ("prompted",),
     "rounds": ("trained",),
@@ -92,6 +102,11 @@ def rate_pair(settings: Rating) -> Ask:
         parse=_parse_rating,
         sampling=Sampling(max_tokens=4, choices=_DIGITS, num_logprobs=_NUM_LOGPROBS),
     )
+
+
+def rater_settings(settings: Rating) -> dict[str, Any]:
+    """What ratings depend on beside their rows: which contrasts are near ones is told by the rows themselves."""
+    return {name: value for name, value in semantic(settings).items() if name != "num_near_contrasts"}
 
 
 def rating_rows(pairs: Iterable[RatedPair], settings: Rating) -> Iterator[Row]:

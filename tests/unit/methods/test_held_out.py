@@ -14,3 +14,12 @@ def test_no_pair_has_its_own_instruction_or_its_texts_true_one_among_its_contras
     for row in rows:
         assert len(set(row["contrasts"])) == 20
         assert not {row["instruction"], true[row["seed"]]} & set(row["contrasts"])
+
+
+def test_raters_are_measured_with_near_contrasts_where_the_recipe_has_them() -> None:
+    split = read_seeds(Seeds(from_=(str(ROOT / "jobs/samples/seeds/de.jsonl"),), num_held_out=10), ("de",), 7)
+    instructions = {pair.id: pair.instruction for pair in (*split.train, *split.held_out)}
+    at_random, near = (rated_rows(split, Rating(num_near_contrasts=num), seed=7) for num in (0, 4))
+    assert [row["id"] for row in near] == [row["id"] for row in at_random]
+    assert sum(row["contrasts"] != other["contrasts"] for row, other in zip(near, at_random, strict=True)) > len(near) / 2
+    assert all(instructions[row["seed"]] not in row["contrasts"] for row in near)

@@ -88,6 +88,24 @@ def test_a_lopsided_pool_gives_an_equal_draw_in_every_language_whatever_the_orde
     assert drawn(pairs("de", (90, 20, 3))) == {pair for pair in first if pair.startswith("de")}
 
 
+def test_the_run_tells_how_well_each_languages_draw_covers_its_clusters():
+    sizes = {"de": (90, 20, 3), "ga": (2, 1, 0), "sw": (4, 4, 40)}
+    clustered = [{**row, "cluster": SUBJECTS.index(row["id"].split("-")[1])} for lang in sizes for row in pairs(lang, sizes[lang])]
+
+    def told(per_language: int | None) -> list[str]:
+        stage = draw_equally(per_language, seed=7)
+        assert stage.remarks is not None
+        return stage.remarks(stage.survey(iter([pa.Table.from_pylist(clustered[::-1])])))
+
+    assert told(12) == [
+        "de: 12 of 113 pairs, from 3 of 3 clusters of 3 to 90 pairs, 3 to 5 from each; 1 that small clusters lack came from larger ones",
+        "ga: 3 of 3 pairs, from 2 of 2 clusters of 1 to 2 pairs, 1 to 2 from each; 12 were wanted",
+        "sw: 12 of 48 pairs, from 3 of 3 clusters of 4 to 40 pairs, 4 to 4 from each",
+    ]
+    assert told(2)[0] == "de: 2 of 113 pairs, from 2 of 3 clusters of 3 to 90 pairs, 1 to 1 from each"
+    assert told(None)[1] == "ga: 3 of 3 pairs, from 2 of 2 clusters of 1 to 2 pairs, 1 to 2 from each"
+
+
 def test_more_clusters_than_different_instructions_and_a_pool_smaller_than_the_draw_are_fine(monkeypatch):
     monkeypatch.setattr(diversify, "embed", by_subject)
     rows = [{**row, "id": f"{n}-{row['id']}"} for n in range(4) for row in pairs("de", (1, 1, 0))]

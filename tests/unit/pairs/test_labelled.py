@@ -41,6 +41,13 @@ def test_no_pair_is_held_against_an_instruction_that_its_text_has_elsewhere(tmp_
     assert [row["contrasts"] for row in found[:4]] == [["What is 3?"]] * 4
 
 
+def test_a_pair_can_be_held_against_instructions_of_the_most_similar_texts(tmp_path: Path) -> None:
+    texts = {1: "bread and flour in Kiel", 2: "chess on Monday", 3: "bread with flour from Bonn", 4: "rain again", 5: "bread or salt"}
+    rows = [pair(number, number % 2, text=text) for number, text in texts.items()]
+    found = read_labelled([written(tmp_path / "a.jsonl", rows)], 1, 7, num_near=1)
+    assert [row["contrasts"] for row in found if row["instruction"] in ("What is 1?", "What is 3?")] == [["What is 3?"], ["What is 1?"]]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

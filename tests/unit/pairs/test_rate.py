@@ -57,6 +57,11 @@ def test_no_more_contrasts_than_asked_for_and_never_the_own_instruction_are_comp
     assert len(engine.prompts) == 2
 
 
+def test_more_near_contrasts_than_contrasts_are_refused():
+    with pytest.raises(ValueError, match="num_near_contrasts: 5 of num_contrasts: 4 are too many"):
+        Rating(num_near_contrasts=5)
+
+
 @pytest.mark.parametrize("contrasts", [[], ["Describe bees?"]])
 def test_a_row_with_nothing_to_compare_is_dropped_and_not_passed_off_as_rated(contrasts):
     assert margin(WordEngine(bees=-1.0), contrasts=contrasts)[0] == Drop("no_contrasts")
