@@ -298,6 +298,13 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def without_nulls(settings: Any) -> Any:
+    """Plain settings without the keys that are null: where a key is newer than a run, the run has left it at that."""
+    if isinstance(settings, dict):
+        return {key: without_nulls(value) for key, value in settings.items() if value is not None}
+    return [without_nulls(value) for value in settings] if isinstance(settings, list) else settings
+
+
 def record_stage(run: RunFolder, stage: Stage, fingerprint: str, **more: Any) -> None:
     """Note what a stage is begun (or finished) with."""
     info = run.stage_info(stage.name)

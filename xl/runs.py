@@ -249,7 +249,9 @@ def _state(job: Job) -> dict[str, Any]:
 
 def _is_up_to_date(job: Job) -> bool:
     finished = job.run.info.get("finished")
-    return finished is not None and finished == json.loads(json.dumps(_state(job))) and job.run.dataset.exists() and job.run.report.exists()
+    state = json.loads(json.dumps(_state(job)))
+    is_same = finished is not None and folder.without_nulls(finished) == folder.without_nulls(state)
+    return is_same and job.run.dataset.exists() and job.run.report.exists()
 
 
 def _note(job: Job) -> None:

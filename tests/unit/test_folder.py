@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -77,6 +78,19 @@ def test_a_kill_while_a_run_starts_over_leaves_no_stage_that_has_lost_its_settin
     with contextlib.suppress(UserError):
         check_fingerprints(run, stages(2), "source", {}, redo=False)
     assert all((stage / "stage.json").exists() for stage in (tmp_path / "stages").glob("*"))
+
+
+@pytest.mark.parametrize(("output_type", "is_same"), [(None, True), ("generate_until", False)])
+def test_a_finished_run_is_left_alone_when_there_is_a_new_setting_unless_it_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output_type: str | None, is_same: bool
+) -> None:
+    run = RunFolder(tmp_path)
+    run.write_info({"finished": {"limit": None, "benchmarks": [{"task": "mmlu", "limit": 3}]}})
+    run.dataset.mkdir()
+    run.report.touch()
+    now = {"limit": None, "benchmarks": [{"task": "mmlu", "limit": 3, "output_type": output_type}]}
+    monkeypatch.setattr(runs, "_state", lambda job: now)
+    assert runs._is_up_to_date(SimpleNamespace(run=run)) == is_same  # type: ignore[arg-type]
 
 
 def test_object_storage_is_not_taken_for_a_folder_of_that_name() -> None:

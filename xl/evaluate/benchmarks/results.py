@@ -72,7 +72,7 @@ class Result:
     mean: Score
     """Mean of the languages, each with the same weight however many questions it has."""
     consistency: Consistency | None
-    """Whether languages agree on their options; None for written answers, and where no question is asked in all of several languages."""
+    """Whether languages agree on their options; None where there are none, and where no question is asked in all of several languages."""
     judged: Judged | None
     """How the answers fare against reference answers; None where they are not judged."""
 
