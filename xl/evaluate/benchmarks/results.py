@@ -123,7 +123,7 @@ def _result(run: RunFolder, task: Task, role: str, model: str, items: list[Item]
         {group: score(group=group) for group in groups},
         score(),
         measure_consistency([pick(one.item, one.answer) for one in scored if one.item.choices], seed),
-        read_judged(run, task, role, seed),
+        read_judged(run, task, role, seed, controls_length=True),
     )
 
 
