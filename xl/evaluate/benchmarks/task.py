@@ -99,6 +99,8 @@ class Benchmark:
     """Whether its items are requests that are answered in free text: drawn with `temperature` and `top_p`, without examples."""
     temperature: float = 0.0
     top_p: float = 1.0
+    settings: tuple[str, ...] = ()
+    """Settings that the paper reports apart, each as the mean of its sources; an item's group is then `SETTING SOURCE`."""
     judge_kind: Literal["ab", "scores"] = "ab"
     """How a judge compares such answers with others (`xl.evaluate.judge.Judging`)."""
 
