@@ -96,7 +96,7 @@ def test_a_run_that_was_finished_before_a_setting_was_known_is_finished(tmp_path
     models, trainings = runs.resolve_models(given, run)
     job = runs.Job(given, run, runs.Options(), console, models, trainings, method_stages(given, models), Engines(console))
     state = runs._state(job)
-    for key in ("name", "style"):
+    for key in ("name", "style", "output_type"):
         del state["benchmarks"][0][key]
     run.dataset.mkdir(parents=True)
     run.report.touch()

@@ -11,12 +11,12 @@ from xl.progress import NEARLY_DONE_SECONDS, StageProgress
 
 @pytest.mark.parametrize(("seconds_per_row", "told_at"), [(1.0, 10), (30.0, 90)])
 def test_what_comes_next_is_told_once_and_ten_minutes_before(seconds_per_row: float, told_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
+    now, num_done = 1000.0, 0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     told: list[int] = []
-    with StageProgress(Console(file=io.StringIO()), "pages", 100, nearly_done=lambda: told.append(done)) as shown:
-        for done in range(10, 101, 10):
-            now += 10 * seconds_per_row
+    with StageProgress(Console(file=io.StringIO()), "pages", 100, nearly_done=lambda: told.append(num_done)) as shown:
+        for _ in range(10):
+            now, num_done = now + 10 * seconds_per_row, num_done + 10
             shown.advance(10, kept=10)
     assert NEARLY_DONE_SECONDS == 600 and told == [told_at]
 

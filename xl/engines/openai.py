@@ -292,8 +292,8 @@ class OpenAIEngine:
     def _cannot_score(self) -> UserError:
         return UserError(
             f"likelihoods (`rater: likelihood`, `num_others`, benchmarks with choices) need the prompt's log-probabilities, which "
-            f"{self._where} does not give (/completions with echo and logprobs); "
-            "use a vLLM server or engine without adapters, or `rater: prompted`"
+            f"{self._where} does not give (/completions with echo and logprobs); use a vLLM server or engine without adapters, "
+            "`rater: prompted`, or for benchmarks `output_type: generate_until` (xl eval: --output-type generate_until)"
         )
 
     async def _ask(self, path: str, body: Mapping[str, Any], shape: type[_Reply]) -> _Reply:

@@ -219,10 +219,15 @@ def group_interval(values: Sequence[float], groups: Sequence[Hashable], seed: in
     return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
-def equal_weights(groups: Sequence[Hashable]) -> list[float]:
-    """Weights that give every group (a language, say) the same share, and sum to the number of entries."""
-    sizes = Counter(groups)
-    return [len(groups) / len(sizes) / sizes[group] for group in groups]
+def equal_weights(groups: Sequence[Hashable], parts: Sequence[Hashable] | None = None) -> list[float]:
+    """Weights that give every group (a language, say) the same share, and sum to the number of entries.
+
+    With `parts`, one an entry, every part of a group (a source, say) has the same share of it.
+    """
+    members = list(zip(groups, parts or groups, strict=True))
+    sizes = Counter(members)
+    num_parts = Counter(group for group, _ in sizes)
+    return [len(groups) / len(num_parts) / num_parts[group] / sizes[group, part] for group, part in members]
 
 
 def _by_prompt(scores: Sequence[float], prompts: Sequence[Hashable], weights: Sequence[float] | None = None) -> tuple[Floats, Floats]:

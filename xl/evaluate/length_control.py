@@ -7,6 +7,7 @@ import numpy as np
 
 from xl.errors import require
 from xl.evaluate.intervals import Estimate
+from xl.evaluate.winrate import Pair
 
 _NUM_DRAWS = 400
 _RIDGE_C = 100.0
@@ -60,19 +61,29 @@ def length_controlled_estimate(
     None where the rate is, or where some draw has wins or losses only.
     """
     rate = length_controlled_rate(preferences, model_num_chars, reference_num_chars)
+    if rate is None:
+        return None
     places: dict[Hashable, list[int]] = defaultdict(list)
     for place, prompt in enumerate(prompts):
         places[prompt].append(place)
     members, rng = list(places.values()), np.random.default_rng(seed)
     columns = [np.asarray(column, dtype=float) for column in (preferences, model_num_chars, reference_num_chars)]
     rates: list[float] = []
-    for _ in range(_NUM_DRAWS if rate is not None else 0):
-        drawn = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
-        again = length_controlled_rate(*(column[drawn].tolist() for column in columns)) if 0 < columns[0][drawn].mean() < 1 else None
-        if again is None:
-            return None
-        rates.append(again)
-    if rate is None:
-        return None
+    # One fit is too little work for several threads: they would wait for each other for most of the time.
+    with require("threadpoolctl", "eval").threadpool_limits(1):
+        for _ in range(_NUM_DRAWS):
+            drawn = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
+            again = length_controlled_rate(*(column[drawn].tolist() for column in columns)) if 0 < columns[0][drawn].mean() < 1 else None
+            if again is None:
+                return None
+            rates.append(again)
     low, high = np.quantile(rates, [0.025, 0.975])
     return Estimate(rate, float(np.std(rates, ddof=1)), float(low), float(high))
+
+
+def length_controlled_pairs(pairs: Sequence[Pair], seed: int) -> Estimate | None:
+    """The same of judged pairs, by the preferences that `win_rate` counts; pairs without one are left out."""
+    judged = [(pair, preference) for pair in pairs if (preference := pair.preference) is not None]
+    ours = [pair.model_num_chars for pair, _ in judged]
+    theirs = [pair.reference_num_chars for pair, _ in judged]
+    return length_controlled_estimate([preference for _, preference in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)

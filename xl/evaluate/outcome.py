@@ -16,10 +16,10 @@ from xl.evaluate.identify import identifier
 from xl.evaluate.intervals import Estimate, difference_interval, estimate_mean, mcnemar
 from xl.evaluate.judge import CRITERIA, verdicts_of
 from xl.evaluate.language import Decision, Verdict, human_recall, language_report
-from xl.evaluate.length_control import length_controlled_estimate
+from xl.evaluate.length_control import length_controlled_pairs
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.settings import LABELS, Arm, Evaluate
-from xl.evaluate.winrate import Pair, pair_up, win_rate
+from xl.evaluate.winrate import pair_up, win_rate
 from xl.folder import RunFolder
 from xl.pages.language import LANGUAGE_NAMES
 from xl.recipe import checked
@@ -121,16 +121,9 @@ def _judged(rows: list[Row], settings: Evaluate, judge: str, examined: exam.Exam
             continue
         pairs = pair_up(verdicts_of(rows, arm, settings.reference, settings.judge.kind))
         rates = win_rate(pairs, seed, examined.why)
-        judged = [(pair, preference) for pair in pairs if (preference := pair.preference) is not None]
-        controlled = _length_controlled(judged, seed) if rates.rate else None
+        controlled = length_controlled_pairs(pairs, seed) if rates.rate else None
         result.append(Judged(arm, settings.reference, judge, rates, controlled))
     return result
-
-
-def _length_controlled(judged: list[tuple[Pair, float]], seed: int) -> Estimate | None:
-    ours = [pair.model_num_chars for pair, _ in judged]
-    theirs = [pair.reference_num_chars for pair, _ in judged]
-    return length_controlled_estimate([preference for _, preference in judged], ours, theirs, [pair.prompt for pair, _ in judged], seed)
 
 
 def _examination(judge: str, examined: exam.Examined) -> Examination:

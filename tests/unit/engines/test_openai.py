@@ -177,8 +177,8 @@ def test_tokens_that_do_not_add_up_to_the_text_are_told_apart_by_counting_the_pr
     assert score.logprobs == pytest.approx([logprob_of(" THREE"), logprob_of(" FOUR")])
 
 
-def test_an_endpoint_that_cannot_echo_is_a_user_mistake_that_names_the_rater() -> None:
-    with pytest.raises(UserError, match=r"rater: likelihood.*rater: prompted"):
+def test_an_endpoint_that_cannot_echo_is_a_user_mistake_that_names_what_works_without() -> None:
+    with pytest.raises(UserError, match=r"rater: likelihood.*rater: prompted.*for benchmarks `output_type: generate_until`"):
         against(FaultServer(echoes=False), lambda engine: engine.score("one two", " three", max_tokens=2))
     with pytest.raises(UserError, match=r"rater: likelihood.*rater: prompted"):
         against(FaultServer(refuses=("echo",)), lambda engine: engine.score("one two", " three", max_tokens=2))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from xl.errors import UserError
+from xl.evaluate.benchmarks.task import OutputType
 from xl.evaluate.prompts import QUESTION_SEED
 from xl.options import Address
 
@@ -27,6 +28,10 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask at most so many questions of each language, the same in all.")] = None,
     num_shots: Annotated[int | None, typer.Option(min=0, help="Examples in the prompt; by default the benchmark's.")] = None,
+    output_type: Annotated[
+        OutputType | None,
+        typer.Option(help="Options by likelihood (the default), or by the letter that the model writes, which any endpoint can."),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest written answer; by default the benchmark's.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of answers in free text; by default the benchmark's.")] = None,
     top_p: Annotated[float | None, typer.Option(min=0, max=1, help="Of answers in free text; by default the benchmark's.")] = None,
@@ -65,7 +70,8 @@ def evaluate(
     if len(task) != len(from_):
         raise UserError(f"there are {len(task)} --task and {len(from_)} --from; give each task its own, in the same order")
     drawn = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "style": style}
-    shared = {"limit": limit, "num_shots": num_shots, **drawn, "split": split, "revision": revision, "reference": reference}
+    files = {"split": split, "revision": revision, "reference": reference}
+    shared = {"limit": limit, "num_shots": num_shots, "output_type": output_type, **drawn, **files}
     tasks = [{"task": name, "from": path, **shared} for name, path in zip(task, from_, strict=True)]
     models = {
         role: {"model": name, **({"engine": "openai", "url": place, "api_key_env": api_key_env} if place else {})}

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xl.evaluate.benchmarks.task import Answer, Item, likeliest
+from xl.evaluate.benchmarks.task import Answer, Item, chosen
 from xl.evaluate.intervals import Floats, Interval, bootstrap_means
 
 _TAILS = (0.025, 0.975)
@@ -55,8 +55,8 @@ class Consistency:
 
 
 def pick(item: Item, answer: Answer) -> Pick:
-    """What a model chose among an item's choices by likelihood."""
-    return Pick(item.key, item.lang, item.choices.index(likeliest(item, answer.logprobs)), item.choices.index(item.gold[0]))
+    """What a model chose among an item's choices."""
+    return Pick(item.key, item.lang, chosen(item, answer), item.choices.index(item.gold[0]))
 
 
 def consistency_share(options: Sequence[int | None], num_languages: int) -> float:

@@ -82,7 +82,7 @@ def samples(answers: Sequence[Scored], lang: str, task: str) -> Iterator[dict[st
         item, target = one.item, "\n".join(one.item.gold)
         arguments: list[list[Any]] = [[item.prompt, choice] for choice in item.choices]
         responses: list[Any] = [[str(logprob)] for logprob in one.answer.logprobs]
-        if not item.choices:
+        if not one.answer.logprobs:
             drawn = {"temperature": item.temperature, "top_p": item.top_p, "do_sample": item.temperature > 0}
             arguments = [[item.prompt, {"until": item.stop, "max_gen_toks": item.max_tokens, **drawn}]]
             responses = [one.answer.text]

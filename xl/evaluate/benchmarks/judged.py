@@ -1,6 +1,6 @@
 """What a judge made of open-ended answers beside reference answers: win rates, and what to weigh them by."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.exam import examine
 from xl.evaluate.intervals import Estimate
 from xl.evaluate.judge import verdicts_of
+from xl.evaluate.length_control import length_controlled_pairs
 from xl.evaluate.rows import finished_rows
 from xl.evaluate.winrate import Pair, Rate, WinRate, pair_up, win_rate
 from xl.folder import RunFolder
@@ -35,6 +36,10 @@ class Judged:
     """No rates where the judge failed its examination; `withheld` says in what."""
     overall: WinRate
     """Over the pairs of all languages."""
+    length_controlled: dict[str, Estimate]
+    """By language, the win rate if answers were equally long (`xl.evaluate.length_control`), where there is a rate and pairs suffice to
+    fit it."""
+    overall_length_controlled: Estimate | None
 
 
 def judged_folder(run: RunFolder, task: Task, role: str) -> RunFolder:
@@ -52,8 +57,11 @@ def judged_rows(run: RunFolder, task: Task, role: str) -> list[Row]:
     return finished_rows(judged_folder(run, task, role), "judged")
 
 
-def read_judged(run: RunFolder, task: Task, role: str, seed: int) -> Judged | None:
-    """The win rates of one model; None for a benchmark that is not judged. `seed` is for the intervals' draws."""
+def read_judged(run: RunFolder, task: Task, role: str, seed: int, *, controls_length: bool = False) -> Judged | None:
+    """The win rates of one model; None for a benchmark that is not judged.
+
+    `seed` is for the intervals' draws; `controls_length` adds the length-controlled rates, whose draws take a second or two a language.
+    """
     if task.reference is None:
         return None
     info, rows = judged_folder(run, task, role).info, judged_rows(run, task, role)
@@ -62,48 +70,59 @@ def read_judged(run: RunFolder, task: Task, role: str, seed: int) -> Judged | No
     withheld = f"the judge failed its examination: {failed}" if failed else None
     pairs = pair_up(verdicts_of(rows, role, "reference", kind))
 
-    def rates(chosen: Iterable[Pair]) -> WinRate:
-        return win_rate(list(chosen), seed, withheld)
+    by_language = {lang: [pair for pair in pairs if pair.lang == lang] for lang in dict.fromkeys(pair.lang for pair in pairs)}
+    languages, overall = {lang: win_rate(own, seed, withheld) for lang, own in by_language.items()}, win_rate(pairs, seed, withheld)
 
-    languages = {lang: rates(pair for pair in pairs if pair.lang == lang) for lang in dict.fromkeys(pair.lang for pair in pairs)}
-    num_failed = info["num_compared"] - len(rows)
-    return Judged(info["reference"], info["judge"], kind, info["num_without_reference"], num_failed, languages, rates(pairs))
+    def controlled(rates: WinRate, chosen: Sequence[Pair]) -> Estimate | None:
+        return length_controlled_pairs(chosen, seed) if controls_length and rates.rate else None
+
+    fitted = {lang: estimate for lang, own in by_language.items() if (estimate := controlled(languages[lang], own))}
+    num_failed, num_without = info["num_compared"] - len(rows), info["num_without_reference"]
+    return Judged(info["reference"], info["judge"], kind, num_without, num_failed, languages, overall, fitted, controlled(overall, pairs))
 
 
 def print_judged(found: Judged, name: str, model: str, console: Console) -> None:
-    """The win rates as a table, by the protocol, by what both orders agree on and gated by language; below it why there are none."""
+    """The win rates as a table, by the protocol, by what both orders agree on, gated by language and at equal length; below it why there
+    are none."""
     table = Table(title=f"{name}: {model} against {found.reference}, judged by {found.judge}", title_justify="left", header_style="bold")
     table.add_column("language")
     headings = (
-        *("pairs", "win rate [95 %]", "agreed win rate [95 %]", "gated by language [95 %]", "consistent [95 %]"),
+        *("pairs", "win rate [95 %]", "agreed win rate [95 %]", "gated by language [95 %]", "equal length [95 %]", "consistent [95 %]"),
         *("no verdict", "wrong language", "length ratio"),
     )
     for heading in headings:
         table.add_column(heading, justify="right")
     for lang, rates in found.languages.items():
-        table.add_row(LANGUAGE_NAMES[lang], *_cells(rates))
+        table.add_row(LANGUAGE_NAMES[lang], *_cells(rates, found.length_controlled.get(lang)))
     table.add_section()
-    table.add_row("all", *_cells(found.overall))
+    table.add_row("all", *_cells(found.overall, found.overall_length_controlled))
     console.print(table)
     counted = "the greater sum of marks over both orders wins" if found.kind == "scores" else "the mean of both orders"
-    told = f"win rate: {counted}; agreed: won or lost only if both orders say so, else a tie; consistent: both orders say the same"
+    told = (
+        f"win rate: {counted}; agreed: won or lost only if both orders say so, else a tie; equal length: what the win rate would be if "
+        "answers were equally long; consistent: both orders say the same"
+    )
     console.print(told, highlight=False)
     reasons = [rates.withheld for rates in (found.overall, *found.languages.values()) if rates.withheld]
     for reason in dict.fromkeys(reasons):
         console.print(f"no win rate: {reason}", highlight=False)
+    if any(rates.rate and lang not in found.length_controlled for lang, rates in found.languages.items()):
+        why = "too few prompts are won or lost, or all answers differ in length by the same"
+        console.print(f"no rate at equal length where it cannot be fitted: {why}", highlight=False)
     if found.num_without_reference:
         console.print(f"{found.num_without_reference:,} answers have no reference answer and were not judged", highlight=False)
     if found.num_failed:
         console.print(f"{found.num_failed:,} comparisons failed and are in no rate; --retry-failed asks again", highlight=False)
 
 
-def _cells(rates: WinRate) -> Sequence[str]:
+def _cells(rates: WinRate, length_controlled: Estimate | None) -> Sequence[str]:
     wrong = rates.num_model_wrong_language + rates.num_both_wrong_language
     return (
         f"{rates.num_pairs:,}",
         _rate(rates.rate),
         _rate(rates.agreed_rate),
         _rate(rates.gated_rate),
+        "–" if length_controlled is None else _percent(length_controlled),
         _percent(rates.orders.consistency) if rates.orders else "–",
         f"{rates.num_invalid_pairs:,}",
         f"{wrong:,}",

@@ -6,7 +6,8 @@ top-p 0.75, at most 100 tokens. Its base models are shown examples; ours are ask
 
 `line_pass_rate` and `word_pass_rate` are the paper's (`xl.evaluate.language_confusion` says what differs): an answer without a line of five
 tokens has none, and one with a line in another language, or in a language of Latin script, no word pass rate. `in_language` takes an answer
-as a whole and counts what cannot be told as a miss. Answers of all sources are pooled; the paper takes the mean of the sources.
+as a whole and counts what cannot be told as a miss. All of a language's answers are pooled in these; beside them stands each task alone, a
+language's rate as the mean of its sources, as the paper's tables and its script have it.
 
 Read are the release's files, TASK/SOURCE/LANG.csv, below a folder; or one table with the columns `prompt` and `language`. A prompt is named
 by its place: the crosslingual files are parallel, line by line.
@@ -68,6 +69,7 @@ LANGUAGE_CONFUSION = Benchmark(
     load=load,
     score=score,
     partial=RATES,
+    settings=TASKS,
     max_tokens=100,
     is_open=True,
     temperature=0.3,

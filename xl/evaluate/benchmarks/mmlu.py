@@ -1,8 +1,9 @@
 """MMLU and its translations: questions of school and university subjects, four options each.
 
 Hendrycks et al., "Measuring Massive Multitask Language Understanding" (arXiv 2009.03300). Five examples from the subject's dev split, under
-a header that names the subject; the option whose letter is likeliest counts, as in the paper. In translations the header and "Answer:" stay
-English and the question and its options are in the language.
+a header that names the subject; the option whose letter is likeliest counts, as in the paper, or the one that the model writes
+(`output_type: generate_until`; the header then asks for the letter). In translations the header and "Answer:" stay English and the
+question and its options are in the language.
 
 Read are the original CSV files (dev/SUBJECT_dev.csv, test/SUBJECT_test.csv, English; other languages below a folder LANG), MMMLU's
 (test/mmlu_DE-DE.csv), one table a language and split (de_test.jsonl or de/test.jsonl, in the columns of Okapi's m_mmlu or of Global-MMLU),
@@ -17,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from xl.errors import UserError
+from xl.evaluate.benchmarks.options import INSTRUCTION, LETTERS, labelled, worded
 from xl.evaluate.benchmarks.sources import is_remote, language_config, numbered_rows, remote_rows, text_of
-from xl.evaluate.benchmarks.task import CHOICE_MEASURES, Benchmark, Item, Loaded, Source, score_choice
+from xl.evaluate.benchmarks.task import CHOICE_MEASURES, LIKELIHOOD_MEASURES, Benchmark, Item, Loaded, Source, score_choice
 from xl.evaluate.hub import hub_configs
 from xl.evaluate.tables import is_table
 from xl.pages.language import canonical_language
 from xl.records import Row
 
-_LETTERS = "ABCD"
 _EXAMPLE_SPLITS = ("dev", "train")
 """m_mmlu on the hub calls the dev split `train`."""
 _MISSPELT = {"ZN-CN": "zh"}  # MMMLU's Chinese file
 _TEXT_COLUMNS = ("question", "Question", "instruction")
-_OPTION_COLUMNS = (tuple(_LETTERS), tuple(f"option_{letter.lower()}" for letter in _LETTERS))
+_OPTION_COLUMNS = (tuple(LETTERS), tuple(f"option_{letter.lower()}" for letter in LETTERS))
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ def _subject_notes(tests: Mapping[str, Questions], subjects: Sequence[str]) -> l
 
 def _item(question: Question, lang: str, split: str, examples: Sequence[Question], max_tokens: int) -> Item:
     header = f"The following are multiple choice questions (with answers) about {question.subject.replace('_', ' ')}."
-    shown = [f"{_worded(example)} {_LETTERS[example.answer]}" for example in examples]
-    choices = tuple(f" {letter}" for letter in _LETTERS)
+    shown = [f"{worded(example.text, example.options)} {LETTERS[example.answer]}" for example in examples]
+    choices = labelled(question.options) if max_tokens else tuple(f" {letter}" for letter in LETTERS)
     return Item(
         key=f"{split}/{question.subject}/{question.number}",
         lang=lang,
-        prompt="\n\n".join([header, *shown, _worded(question)]),
+        prompt="\n\n".join([f"{header} {INSTRUCTION}" if max_tokens else header, *shown, worded(question.text, question.options)]),
         gold=(choices[question.answer],),
         text="\n".join([question.text, *question.options]),
         question=question.text,
@@ -105,11 +106,6 @@ def _item(question: Question, lang: str, split: str, examples: Sequence[Question
         choices=choices,
         max_tokens=max_tokens,
     )
-
-
-def _worded(question: Question) -> str:
-    options = [f"{letter}. {option}" for letter, option in zip(_LETTERS, question.options, strict=True)]
-    return "\n".join([question.text, *options, "Answer:"])
 
 
 def _read(source: Source, lang: str, splits: Sequence[str]) -> Questions:
@@ -155,8 +151,8 @@ def _options(row: Row, where: str) -> tuple[str, ...]:
     else:
         columns = next((names for names in _OPTION_COLUMNS if names[0] in row), _OPTION_COLUMNS[0])
         options = tuple(text_of(row, name, where) for name in columns)
-    if len(options) != len(_LETTERS):
-        raise UserError(f"{where}: {len(options)} options, but a question has {len(_LETTERS)}")
+    if len(options) != len(LETTERS):
+        raise UserError(f"{where}: {len(options)} options, but a question has {len(LETTERS)}")
     return options
 
 
@@ -164,8 +160,8 @@ def _answer(row: Row, where: str) -> int:
     """Place of the right option, from its letter or its number (from 0)."""
     value: Any = row.get("answer", row.get("Answer"))
     text = str(value).strip().upper()
-    if text in _LETTERS and len(text) == 1:
-        return _LETTERS.index(text)
+    if text in LETTERS and len(text) == 1:
+        return LETTERS.index(text)
     if text in {"0", "1", "2", "3"}:
         return int(text)
     raise UserError(f"{where}: the answer must be one of A, B, C, D or 0 to 3, but is {value!r}")
@@ -198,7 +194,7 @@ def _language_and_split(path: Path) -> tuple[str | None, str]:
 
 def _original_rows(path: Path, subject: str) -> Iterator[tuple[str, Row]]:
     """A file of the release: no header; question, four options, letter."""
-    columns = ("question", *_LETTERS, "answer")
+    columns = ("question", *LETTERS, "answer")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, cells in enumerate(csv.reader(file), 1):
@@ -217,6 +213,7 @@ MMLU = Benchmark(
     measures=CHOICE_MEASURES,
     load=load,
     score=score_choice,
+    partial=LIKELIHOOD_MEASURES,
     num_shots=5,
     max_tokens=0,
 )

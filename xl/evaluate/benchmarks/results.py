@@ -1,6 +1,6 @@
 """What answered benchmarks come to: scores with their intervals, per language, per group and over all."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -55,6 +55,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class SettingScore:
+    """A setting that the paper reports apart: a language's score is the mean of its sources there, however many questions they have."""
+
+    languages: dict[str, Score]
+    mean: Score
+    """Mean of the languages."""
+
+
+@dataclass(frozen=True)
 class Result:
     """A model's result on a benchmark."""
 
@@ -72,10 +81,12 @@ class Result:
     languages: dict[str, Score]
     groups: dict[str, Score]
     """Over all languages, by subject or subtask; empty where there are none."""
+    settings: dict[str, SettingScore]
+    """Those of the benchmark's settings that its questions are of; empty where it has none."""
     mean: Score
     """Mean of the languages, each with the same weight however many questions it has."""
     consistency: Consistency | None
-    """Whether languages agree on their options; None for written answers, and where no question is asked in all of several languages."""
+    """Whether languages agree on their options; None where there are none, and where no question is asked in all of several languages."""
     judged: Judged | None
     """How the answers fare against reference answers; None where they are not judged."""
 
@@ -109,10 +120,16 @@ def _result(run: RunFolder, task: Task, role: str, model: str, items: list[Item]
     languages = list(dict.fromkeys(item.lang for item in items))
     groups = sorted({item.group for item in items} - {""})
 
-    def score(lang: str | None = None, group: str | None = None) -> Score:
-        chosen = [one for one in scored if lang in (None, one.item.lang) and group in (None, one.item.group)]
-        num_asked = sum(lang in (None, item.lang) and group in (None, item.group) for item in items)
-        return score_answers(asked.measures, chosen, num_asked, seed)
+    def score(lang: str | None = None, group: str | None = None, setting: str | None = None) -> Score:
+        def is_in(item: Item) -> bool:
+            return lang in (None, item.lang) and group in (None, item.group) and setting in (None, _setting(item))
+
+        chosen, num_asked = [one for one in scored if is_in(one.item)], sum(map(is_in, items))
+        return score_answers(asked.measures, chosen, num_asked, seed, by_group=setting is not None)
+
+    def score_setting(setting: str) -> SettingScore:
+        own = dict.fromkeys(item.lang for item in items if _setting(item) == setting)
+        return SettingScore({lang: score(lang, setting=setting) for lang in own}, score(setting=setting))
 
     return Result(
         task.label,
@@ -124,24 +141,31 @@ def _result(run: RunFolder, task: Task, role: str, model: str, items: list[Item]
         tuple(run.info["notes"][task.label]),
         {lang: score(lang=lang) for lang in languages},
         {group: score(group=group) for group in groups},
+        {setting: score_setting(setting) for setting in asked.settings if setting in set(map(_setting, items))},
         score(),
         measure_consistency([pick(one.item, one.answer) for one in scored if one.item.choices], seed),
-        read_judged(run, task, role, seed),
+        read_judged(run, task, role, seed, controls_length=True),
     )
 
 
-def score_answers(measures: Sequence[str], scored: list[Scored], num_asked: int, seed: int) -> Score:
-    """What answers to `num_asked` questions are worth by these measures; every language has the same weight."""
+def _setting(item: Item) -> str:
+    return item.group.partition(" ")[0]
+
+
+def score_answers(measures: Sequence[str], scored: list[Scored], num_asked: int, seed: int, *, by_group: bool = False) -> Score:
+    """What answers to `num_asked` questions are worth by these measures; every language has the same weight, and `by_group` every group of
+    questions the same share of its language's."""
     measured = {name: [one for one in scored if name in one.measures] for name in measures}
-    found = {name: _estimate_measure(name, having, seed) for name, having in measured.items() if having}
+    found = {name: _estimate_measure(name, having, seed, by_group) for name, having in measured.items() if having}
     num_measured = {name: len(having) for name, having in measured.items()}
     num_invalid = sum(not one.is_valid for one in scored)
     return Score(len(scored), num_asked - len(scored), num_invalid, found, num_measured, _language(scored))
 
 
-def _estimate_measure(name: str, scored: Sequence[Scored], seed: int) -> Estimate:
-    keys, weights = [one.item.key for one in scored], equal_weights([one.item.lang for one in scored])
-    return estimate_mean([one.measures[name] for one in scored], keys, seed, weights)
+def _estimate_measure(name: str, scored: Sequence[Scored], seed: int, by_group: bool) -> Estimate:
+    groups = [one.item.group for one in scored] if by_group else None
+    weights = equal_weights([one.item.lang for one in scored], groups)
+    return estimate_mean([one.measures[name] for one in scored], [one.item.key for one in scored], seed, weights)
 
 
 def _language(scored: Iterable[Scored]) -> LanguageScore | None:
@@ -159,15 +183,13 @@ def write_results(run: RunFolder, seed: int) -> list[Result]:
 
 
 def print_results(found: Sequence[Result], console: Console) -> None:
-    """One table a benchmark and model, and one of its groups; below them what belongs beside the figures."""
+    """One table a benchmark and model, and one of each setting and of its groups; below them what belongs beside the figures."""
     for result in found:
         names = list(BENCHMARKS[result.task].measures)
-        table = _table(f"{result.name} ({result.paper}), {result.model}, {result.num_shots} examples", "language", names)
-        for lang, score in result.languages.items():
-            table.add_row(LANGUAGE_NAMES[lang], *_cells(score, names))
-        table.add_section()
-        table.add_row("mean of languages", *_cells(result.mean, names))
-        console.print(table)
+        title = f"{result.name} ({result.paper}), {result.model}, {result.num_shots} examples"
+        console.print(_language_table(title, result.languages, result.mean, names))
+        for setting, found_in in result.settings.items():
+            console.print(_language_table(f"{setting}, a language as the mean of its sources", found_in.languages, found_in.mean, names))
         if result.groups:
             table = _table("over all languages", "group", names)
             for group, score in result.groups.items():
@@ -179,6 +201,15 @@ def print_results(found: Sequence[Result], console: Console) -> None:
             print_judged(result.judged, result.name, result.model, console)
         for note in (*result.notes, *_warnings(result)):
             console.print(note, highlight=False)
+
+
+def _language_table(title: str, languages: Mapping[str, Score], mean: Score, names: Sequence[str]) -> Table:
+    table = _table(title, "language", names)
+    for lang, score in languages.items():
+        table.add_row(LANGUAGE_NAMES[lang], *_cells(score, names))
+    table.add_section()
+    table.add_row("mean of languages", *_cells(mean, names))
+    return table
 
 
 def _table(title: str, first: str, names: Sequence[str]) -> Table:

@@ -103,6 +103,8 @@ def read_items(wanted: Benchmarking) -> tuple[list[Row], dict[str, list[str]]]:
             notes[task.label].append(f"answers drawn at {drawn}")
         if task.style:
             notes[task.label].append(f"every request ends with: {task.style}")
+        if task.output_type == "generate_until":
+            notes[task.label].append("options chosen in writing: an answer that names no option, or several, is invalid and wrong")
         for lang in languages:
             items = [item for item in loaded.items if item.lang == lang]
             if not items:
@@ -144,12 +146,12 @@ def _answers(name: str, role: Role, seed: int) -> RowStage:
 
 
 def _ask(name: str) -> AsyncStep:
-    """Have the model write, or have it score each choice."""
+    """Have the model write, or have it score each choice where nothing is to be written."""
 
     async def step(row: Row, context: Context) -> Columns | Drop | None:
         assert context.engine is not None, "answers need an engine"
         item, ask = to_item(row), f"answers_{name}"
-        if item.choices:
+        if item.choices and not item.max_tokens:
             answer, finish = await _choose(item, ask, context.engine, context)
         else:
             answer, finish = await _write(item, ask, row_seed(context.seed, row["id"], "answer"), context.engine, context)

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pydantic import Field, field_validator, model_validator
 
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
-from xl.evaluate.benchmarks.task import Benchmark, Item, Source
+from xl.evaluate.benchmarks.task import Benchmark, Item, OutputType, Source
 from xl.evaluate.hub import is_on_hub
 from xl.settings import Languages, Strict
+
+OPTION_TOKENS = 64
+"""Longest written answer that names an option, which a model may put into a sentence."""
 
 
 class Task(Strict):
@@ -29,6 +32,9 @@ class Task(Strict):
     """Branch, tag or commit of a dataset on the hub."""
     num_shots: int | None = Field(None, ge=0)
     """Examples in the prompt; by default as the benchmark's paper has it."""
+    output_type: OutputType | None = None
+    """How options are chosen from: `multiple_choice`, the default, compares likelihoods, which few endpoints but vLLM's give;
+    `generate_until` has the model write the option's letter, which any endpoint can."""
     limit: int | None = Field(None, gt=0)
     """Most questions of each language, the same in all: those that the seed puts first."""
     max_tokens: int | None = Field(None, ge=1)
@@ -59,8 +65,10 @@ class Task(Strict):
             raise ValueError(f"{given[0]} changes nothing: {self.task} {why}")
         if self.style and not self.benchmark.is_open:
             raise ValueError(f"style: {self.task}'s prompts end where the answer begins; only open-ended requests can end with a style")
-        if self.max_tokens and not self.benchmark.max_tokens:
-            raise ValueError(f"max_tokens changes nothing: {self.task} compares likelihoods, and nothing is written")
+        if self.output_type and self.benchmark.max_tokens:
+            raise ValueError(f"output_type changes nothing: {self.task} compares no likelihoods, its answers are written")
+        if self.max_tokens and not self._default_tokens:
+            raise ValueError(f"max_tokens changes nothing: {self.task} compares likelihoods (without `output_type: generate_until`)")
         if self.max_answer_chars and not self.reference:
             raise ValueError("max_answer_chars changes nothing without `reference`: it is the judge who sees so much")
         if self.revision and not is_on_hub(self.from_):
@@ -81,13 +89,17 @@ class Task(Strict):
         """An item with the style behind its request."""
         return replace(item, prompt=" ".join(filter(None, (item.prompt, self.style))))
 
+    @property
+    def _default_tokens(self) -> int:
+        return OPTION_TOKENS if self.output_type == "generate_until" else self.benchmark.max_tokens
+
     def source(self, seed: int) -> Source:
         """What the benchmark's loader is told: its own defaults where nothing else is wanted."""
         asked = self.benchmark
         return Source(
             self.from_,
             asked.num_shots if self.num_shots is None else self.num_shots,
-            self.max_tokens or asked.max_tokens,
+            self.max_tokens or self._default_tokens,
             seed,
             self.split,
             self.revision,

@@ -4,6 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from xl.evaluate.benchmarks.options import read_option
+
+OutputType = Literal["multiple_choice", "generate_until"]
+"""How options are chosen from, in the words of lm-evaluation-harness: by their likelihoods, or by an answer that names one."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -23,10 +28,12 @@ class Item:
     group: str = ""
     """Subject or subtask, where there are any."""
     choices: tuple[str, ...] = ()
-    """Continuations of the prompt whose likelihoods are compared, with the blank that stands before them. Empty: the model writes."""
+    """Continuations of the prompt whose likelihoods are compared, with the blank that stands before them; where the model writes which one
+    it chooses, options as the prompt shows them. Empty: the answer is free."""
     answer_lang: str | None = None
     """Language that a written answer should be in; None where an answer has none (a letter, a number)."""
     max_tokens: int = 32
+    """Longest written answer; 0 where likelihoods are compared."""
     stop: tuple[str, ...] = ("\n",)
     """Where a base model's answer ends."""
     is_request: bool = False
@@ -52,6 +59,7 @@ class Source:
     """A local file or folder in the benchmark's own format, or the id of a dataset on the hub."""
     num_shots: int
     max_tokens: int
+    """Longest written answer; 0 where likelihoods are compared and nothing is written."""
     seed: int
     """Draws the examples in the prompts: the same for all items, as far as none is its own, for engines keep what prompts share."""
     split: str | None = None
@@ -86,26 +94,39 @@ class Benchmark:
     num_shots: int = 0
     """Examples in the prompt unless the user says otherwise."""
     max_tokens: int = 32
-    """Longest written answer unless the user says otherwise; 0 where likelihoods are compared and nothing is written."""
+    """Longest written answer unless the user says otherwise; 0 where likelihoods are compared unless the user wants `generate_until`."""
     is_open: bool = False
     """Whether its items are requests that are answered in free text: drawn with `temperature` and `top_p`, without examples."""
     temperature: float = 0.0
     top_p: float = 1.0
+    settings: tuple[str, ...] = ()
+    """Settings that the paper reports apart, each as the mean of its sources; an item's group is then `SETTING SOURCE`."""
     judge_kind: Literal["ab", "scores"] = "ab"
     """How a judge compares such answers with others (`xl.evaluate.judge.Judging`)."""
 
 
 CHOICE_MEASURES = ("acc", "acc_norm")
+LIKELIHOOD_MEASURES = ("acc_norm",)
+"""Those of `CHOICE_MEASURES` that a written answer does not have."""
 
 
-def score_choice(item: Item, answer: Answer) -> dict[str, float]:
+def score_choice(item: Item, answer: Answer) -> dict[str, float] | None:
     """`acc`: the right choice is the likeliest; `acc_norm`: it is the likeliest per character, so that length does not decide.
 
-    The two accuracies of lm-evaluation-harness. The first of equally likely choices counts as chosen.
+    The two accuracies of lm-evaluation-harness. The first of equally likely choices counts as chosen. A written answer has `acc` alone:
+    it names the right option; None where it names none, or several.
     """
+    if not answer.logprobs:
+        named = chosen(item, answer)
+        return None if named is None else {"acc": float(item.choices[named] in item.gold)}
     # The blank before a choice belongs to the prompt there, not to the choice's length.
     per_character = [logprob / len(choice.strip()) for logprob, choice in zip(answer.logprobs, item.choices, strict=True)]
     return {"acc": float(likeliest(item, answer.logprobs) in item.gold), "acc_norm": float(likeliest(item, per_character) in item.gold)}
+
+
+def chosen(item: Item, answer: Answer) -> int | None:
+    """Place of the choice that is likeliest, or that a written answer names; None where it names none, or several."""
+    return item.choices.index(likeliest(item, answer.logprobs)) if answer.logprobs else read_option(answer.text, item.choices)
 
 
 def likeliest(item: Item, logprobs: Sequence[float]) -> str:

@@ -1,8 +1,9 @@
 """XCOPA: which of two sentences is the cause, or the effect, of a third?
 
 Ponti et al., "XCOPA: A Multilingual Dataset for Causal Commonsense Reasoning" (arXiv 2005.00333). As is usual for language models, the
-premise and either choice are joined by "because" or "so" in the language (`xcopa.yaml`), and the likelier sentence counts. Without examples
-unless the user says otherwise; they come from the split `val`.
+premise and either choice are joined by "because" or "so" in the language (`xcopa.yaml`), and the likelier sentence counts; with
+`output_type: generate_until` the choices stand behind letters, and the letter that the model writes counts. Without examples unless the
+user says otherwise; they come from the split `val`.
 
 Read are the release's files, LANG/test.LANG.jsonl and LANG/val.LANG.jsonl, and the hub (cambridgeltl/xcopa).
 """
@@ -17,7 +18,7 @@ import yaml
 from xl.errors import UserError
 from xl.evaluate.benchmarks.continuation import Continuation, continuation_items
 from xl.evaluate.benchmarks.sources import is_remote, language_config, numbered_rows, remote_rows, text_of
-from xl.evaluate.benchmarks.task import CHOICE_MEASURES, Benchmark, Item, Loaded, Source, score_choice
+from xl.evaluate.benchmarks.task import CHOICE_MEASURES, LIKELIHOOD_MEASURES, Benchmark, Item, Loaded, Source, score_choice
 from xl.records import Row
 
 _CONNECTORS = Path(__file__).with_suffix(".yaml")
@@ -96,5 +97,6 @@ XCOPA = Benchmark(
     measures=CHOICE_MEASURES,
     load=load,
     score=score_choice,
+    partial=LIKELIHOOD_MEASURES,
     max_tokens=0,
 )

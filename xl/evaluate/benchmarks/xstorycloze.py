@@ -1,8 +1,9 @@
 """XStoryCloze: which of two sentences ends a story of four?
 
 Lin et al., "Few-shot Learning with Multilingual Generative Language Models" (arXiv 2112.10668): the validation set of StoryCloze
-(Mostafazadeh et al., arXiv 1604.01696) in eleven languages. The likelier ending after the story counts. Without examples unless the user
-says otherwise; they come from the split `train`.
+(Mostafazadeh et al., arXiv 1604.01696) in eleven languages. The likelier ending after the story counts; with `output_type:
+generate_until` the endings stand behind letters, and the letter that the model writes counts. Without examples unless the user says
+otherwise; they come from the split `train`.
 
 Read are the release's files, spring2016.val.LANG.tsv.split_20_80_eval.tsv (and _train), and the hub (juletxara/xstory_cloze).
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from xl.errors import UserError
 from xl.evaluate.benchmarks.continuation import Continuation, continuation_items
 from xl.evaluate.benchmarks.sources import is_remote, language_config, remote_rows, text_of
-from xl.evaluate.benchmarks.task import CHOICE_MEASURES, Benchmark, Item, Loaded, Source, score_choice
+from xl.evaluate.benchmarks.task import CHOICE_MEASURES, LIKELIHOOD_MEASURES, Benchmark, Item, Loaded, Source, score_choice
 from xl.records import Row
 
 _COLUMNS = (
@@ -90,5 +91,6 @@ XSTORYCLOZE = Benchmark(
     measures=CHOICE_MEASURES,
     load=load,
     score=score_choice,
+    partial=LIKELIHOOD_MEASURES,
     max_tokens=0,
 )

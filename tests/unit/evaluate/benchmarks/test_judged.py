@@ -19,7 +19,7 @@ from xl.errors import UserError
 from xl.evaluate.alpaca_files import export_alpaca_eval
 from xl.evaluate.benchmarks.alone import one_model
 from xl.evaluate.benchmarks.export import export_lm_eval
-from xl.evaluate.benchmarks.judged import print_judged
+from xl.evaluate.benchmarks.judged import Judged, print_judged
 from xl.evaluate.benchmarks.judging import judge_answers
 from xl.evaluate.benchmarks.references import read_references
 from xl.evaluate.benchmarks.results import Result, results
@@ -68,11 +68,29 @@ def marks(request: str, first: str, second: str) -> str:
     return "8 8" if first.startswith("A beekeeper") else "9 8"
 
 
+def longer(request: str, first: str, second: str) -> str:
+    """A judge that sees planted errors; elsewhere the longer answer wins, but for every fifth request."""
+    if request in SOUND:
+        return "A" if first == SOUND[request] else "B"
+    return "A" if (len(first) > len(second)) == bool(_number(request) % 5) else "B"
+
+
+def wordy(request: Any) -> str:
+    """Three answers in four are longer than the reference, by more or less."""
+    return "word " * (20 + (-6, 6, 12, 18)[_number(asked(request)) % 4])
+
+
+def _number(request: str) -> int:
+    return int("".join(filter(str.isdigit, request)))
+
+
 ENGINES = {
     "writes-english": lambda: FakeEngine(english),
     "knows-languages": lambda: FakeEngine(in_language),
     "judge": lambda: Judge(verdict),
     "marks": lambda: Judge(marks),
+    "wordy": lambda: FakeEngine(wordy),
+    "likes-length": lambda: Judge(longer),
     "coin": ScriptedEngine,
 }
 
@@ -100,6 +118,12 @@ def reference(tmp_path: Path) -> Path:
     return outputs
 
 
+def printed(found: Judged) -> str:
+    console = Console(width=240, file=io.StringIO(), record=True)
+    print_judged(found, "vicuna", "knows-languages", console)
+    return console.export_text()
+
+
 def same_rate(found: Rate | None, expected: Rate | None) -> None:
     assert found is not None and expected is not None
     assert (found.num_wins, found.num_losses, found.num_draws) == (expected.num_wins, expected.num_losses, expected.num_draws)
@@ -117,6 +141,8 @@ def test_answers_are_compared_with_another_models_in_both_ways_and_the_files_giv
     assert 0 < rates.rate.mean.value < 1, "as the judge has it"
     assert rates.gated_rate.mean.value == 1, "every reference answer is in English"
     assert rates.num_reference_wrong_language == 14
+    assert found.length_controlled == {} and found.overall_length_controlled is None, "six verdicts are too few to fit"
+    assert "no rate at equal length where it cannot be fitted: too few prompts are won or lost" in printed(found)
     assert set(found.languages) == {"de", "pt"} and result.mean.measures["in_language"].value == 1
 
     outputs, annotations = export_alpaca_eval(run, tmp_path / "files", 7, CONSOLE)
@@ -164,18 +190,38 @@ def test_marks_are_summed_over_both_orders_and_what_these_agree_on_stands_beside
     assert found is not None and found.overall.rate is not None and found.overall.agreed_rate is not None
     assert found.overall.rate.mean.value == 1, "one point more is a win"
     assert found.overall.agreed_rate.mean.value == 0.5, "in the other order it is a tie"
-    console = Console(width=240, file=io.StringIO(), record=True)
-    print_judged(found, "vicuna", "knows-languages", console)
-    told = console.export_text()
+    told = printed(found)
     assert "agreed win rate" in told and "the greater sum of marks over both orders wins" in told
     *_, annotations = export_alpaca_eval(run, tmp_path / "files", 7, CONSOLE)
     same_rate(score_winrate(annotations, 7).result.rate, found.overall.rate)
 
 
+def test_a_judge_that_likes_length_prefers_no_answer_at_equal_length(tmp_path: Path) -> None:
+    prompts, references = tmp_path / "prompts.json", tmp_path / "references.json"
+    asks = [f"Describe the thing with the number {n}." for n in range(80)]
+    prompts.write_text(json.dumps([{"instruction": ask} for ask in asks]), "utf-8")
+    answers = [{"instruction": ask, "output": "word " * 20, "generator": "terse", "lang": lang} for ask in asks for lang in ("de", "pt")]
+    references.write_text(json.dumps(answers), "utf-8")
+    run, result = evaluated(tmp_path / "run", "wordy", references, "likes-length", path=prompts)
+    found = result.judged
+    assert found is not None and found.overall.rate is not None and found.overall_length_controlled is not None
+    assert found.overall.rate.mean.low > 0.5, "three answers in four are longer"
+    for estimate in (found.overall_length_controlled, *found.length_controlled.values()):
+        assert estimate.low < 0.5 < estimate.high
+    assert (
+        set(found.length_controlled) == {"de", "pt"}
+        and "equal length [95 %]" in printed(found)
+        and "judged by likes-length" in printed(found)
+    )
+
+    *_, annotations = export_alpaca_eval(run, tmp_path / "files", 7, CONSOLE)
+    assert score_winrate(annotations, 7).length_controlled_estimate == found.overall_length_controlled
+
+
 def test_a_judge_that_fails_its_examination_gives_no_win_rate_and_no_annotations(tmp_path: Path, reference: Path) -> None:
     run, result = evaluated(tmp_path / "model", "knows-languages", reference, judge="coin")
     assert result.judged is not None and result.judged.overall.rate is None and result.judged.overall.gated_rate is None
-    assert "failed its examination" in str(result.judged.overall.withheld)
+    assert "failed its examination" in str(result.judged.overall.withheld) and result.judged.overall_length_controlled is None
     assert [path.name for path in export_alpaca_eval(run, tmp_path / "files", 7, CONSOLE)] == ["model_outputs.json"]
 
 

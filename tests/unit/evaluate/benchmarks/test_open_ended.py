@@ -1,21 +1,25 @@
 """Open-ended benchmarks are read as they were published, asked as users ask, and scored without a judge as far as that goes."""
 
 import asyncio
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.fake_engine import FakeEngine, asked
 from tests.support import ROOT
+from tests.unit.evaluate.in_process import CONSOLE, role, without_ray
 from xl.ask import Context
 from xl.errors import UserError
 from xl.evaluate.benchmarks import run as benchmarks
 from xl.evaluate.benchmarks.catalogue import BENCHMARKS
-from xl.evaluate.benchmarks.results import Scored, score_answers
+from xl.evaluate.benchmarks.results import Scored, print_results, results, score_answers
 from xl.evaluate.benchmarks.run import Benchmarking, read_items, to_row
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Answer, Item
+from xl.folder import RunFolder
 from xl.recipe import checked
 from xl.train.prompts import request
 
@@ -157,6 +161,41 @@ def test_pass_rates_are_of_the_answers_that_have_them() -> None:
     assert total.num_measured == {"in_language": 4, "line_pass_rate": 2, "word_pass_rate": 0, "not_repetitive": 4}
     assert total.measures["in_language"].value == 0.25 and total.measures["line_pass_rate"].value == 0.5
     assert "word_pass_rate" not in total.measures
+
+
+def test_each_setting_stands_alone_as_the_mean_of_its_sources_and_all_answers_are_pooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three answers to `aya` one is in German, of one to `native` all; of two across languages none."""
+    files = {"monolingual/aya/de": 3, "monolingual/native/de": 1, "crosslingual/okapi/de": 2, "monolingual/aya/zh": 2}
+    for name, num_prompts in files.items():
+        path = tmp_path / "set" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("prompt,language\n" + "".join(f"{name} {n},{path.stem}\n" for n in range(num_prompts)), "utf-8")
+    written = {
+        "monolingual/aya/de 0": GERMAN,
+        "monolingual/native/de 0": GERMAN,
+        "monolingual/aya/zh 0": CHINESE,
+        "monolingual/aya/zh 1": CHINESE,
+    }
+    without_ray(monkeypatch, lambda name: FakeEngine(lambda request: written.get(asked(request), ENGLISH)))
+    task = checked(Task, {"task": "language_confusion", "from": str(tmp_path / "set")}, "recipe")
+    run = RunFolder(tmp_path / "run")
+    benchmarks.run_benchmarks(Benchmarking((task,), ("de", "zh"), 7, {"model": role("model")}), run, None, CONSOLE)  # type: ignore[arg-type]
+    (found,) = results(run, 7)
+
+    monolingual, crosslingual = found.settings["monolingual"], found.settings["crosslingual"]
+    assert monolingual.languages["de"].measures["line_pass_rate"].value == pytest.approx((1 / 3 + 1) / 2)
+    assert monolingual.mean.measures["line_pass_rate"].value == pytest.approx(((1 / 3 + 1) / 2 + 1) / 2), (
+        "every language has the same weight"
+    )
+    assert monolingual.mean.measures["word_pass_rate"].value == 1 and monolingual.mean.num_measured["word_pass_rate"] == 2
+    assert set(crosslingual.languages) == {"de"} and crosslingual.mean.measures["line_pass_rate"].value == 0
+    assert (monolingual.languages["de"].num_items, crosslingual.mean.num_items) == (4, 2)
+    assert found.languages["de"].measures["line_pass_rate"].value == pytest.approx(2 / 6), "pooled"
+    console = Console(width=240, file=io.StringIO(), record=True)
+    print_results([found], console)
+    assert "monolingual, a language as the mean of its sources" in console.export_text()
 
 
 def test_going_round_in_circles_is_seen() -> None:
