@@ -72,10 +72,14 @@ class _EngineActor:
             if not self._num_calls:
                 self._is_free.set()
 
+    async def idle(self) -> None:
+        """Return when no rows are under way."""
+        await self._is_free.wait()
+
     async def leave(self) -> None:
         """Take no more rows, and return when those that are under way have come to their end."""
         self._is_leaving = True
-        await self._is_free.wait()
+        await self.idle()
 
     async def close(self) -> None:
         if self._engine is not None:

@@ -16,8 +16,9 @@ MIN_PARCEL_ROWS = 16
 ENGINES_PER_WORKER = 8
 """Engines that one worker can keep busy."""
 
-MAX_ENGINE_DEATHS = 100
-"""Engines for each replica of a model that may die before a run gives up: one that never lives long is not worth more."""
+MAX_ENGINE_DEATHS = 200
+"""Engines for each replica of a model that may die before a run gives up: one that never lives long is not worth more, and finding each
+of a few rows that kill engines takes some ten deaths."""
 
 MAX_FAILED_STARTS = 5
 """Engines of one model in a row that may die while they load: a model that cannot run here must not be tried for hours."""
@@ -83,6 +84,8 @@ class Fleet:
     """The most that were up together since work began."""
     _loads: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Parcels that each worker has, and when it said so."""
+    _aside: dict[str, str | None] = field(default_factory=dict)
+    """The engine that a worker has to itself, of those workers that look for a row that kills engines."""
     _past: set[str] = field(default_factory=set)
     """Workers of the work before, which may still say something."""
     _too_many_since: float | None = None
@@ -108,8 +111,7 @@ class Fleet:
 
     def begin(self, wanted: int) -> None:
         """Rows are there for so many engines. The workers of the work before are gone."""
-        self._past.update(self._loads)
-        self._loads.clear()
+        self._forget_workers()
         self._too_many_since = None
         self.is_at_work = True
         self.num_up_at_once = len(self.up)
@@ -119,8 +121,12 @@ class Fleet:
         """All rows are done for now."""
         self.is_at_work = False
         self.wanted = 0
+        self._forget_workers()
+
+    def _forget_workers(self) -> None:
         self._past.update(self._loads)
         self._loads.clear()
+        self._aside.clear()
 
     def hear(self, worker: str, num_parcels: int, now: float) -> None:
         """A worker, as it does every few seconds, says how many parcels it has."""
@@ -131,6 +137,7 @@ class Fleet:
     def look(self, now: float) -> None:
         """Find out how many engines are wanted by what the workers have, and whether that is fewer than there are."""
         self._loads = {worker: (load, heard) for worker, (load, heard) in self._loads.items() if now - heard < SILENT_SECONDS}
+        self._aside = {worker: name for worker, name in self._aside.items() if worker in self._loads}
         if self.is_at_work and self._loads:
             busy = -(-sum(load for load, _ in self._loads.values()) // num_calls(self.model))
             self.wanted = min(max(busy, self.fewest), self.most)
@@ -184,10 +191,25 @@ class Fleet:
         """The engine of this name, which is no more among those that start or are up; None where it was not."""
         return self.starting.pop(name, None) or self.up.pop(name, None)
 
+    @property
+    def _shared(self) -> list[str]:
+        """Engines that no worker has to itself."""
+        return [name for name in self.up if name not in self._aside.values()]
+
+    def set_aside(self, worker: str) -> str | None:
+        """An engine that is in nobody's share but this worker's own: the one it has, or the newest, which has the least to do."""
+        if worker in self._loads and self._aside.get(worker) not in self.up:
+            self._aside[worker] = next(reversed(self._shared), None)
+        return self._aside.get(worker)
+
+    def put_back(self, worker: str) -> None:
+        """A worker needs no engine to itself any more."""
+        self._aside.pop(worker, None)
+
     def share(self, worker: str) -> dict[str, Any]:
         """The engines that a worker asks: no other does, unless there are more workers than engines. One that is gone has none."""
         if worker not in self._loads:
             return {}
-        place, number, names = sorted(self._loads).index(worker), len(self._loads), list(self.up)
+        place, number, names = sorted(self._loads).index(worker), len(self._loads), self._shared
         mine = names[place::number] or names[place % len(names) :][:1] if names else []
         return {name: self.up[name] for name in mine}

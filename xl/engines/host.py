@@ -78,6 +78,30 @@ class _EngineHost:
                 await self._changed.wait_for(lambda: fleet.failure or fleet.share(worker).keys() != known)
         return fleet.failure or fleet.share(worker)
 
+    async def set_aside(self, worker: str, key: str, model: Model, resolved: ResolvedModel) -> tuple[str, Any] | None:
+        """An engine that nobody asks but this worker, until it puts it back, as soon as it is idle; None if none is after a moment."""
+        fleet = self._fleet(key, model, resolved)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                async with self._changed:
+                    name = await self._changed.wait_for(lambda: fleet.set_aside(worker))
+                    assert name is not None
+                    self._changed.notify_all()
+                    engine = fleet.up[name]
+                try:
+                    await engine.idle.remote()
+                    return name, engine
+                except RayError as error:
+                    await self.lost(key, name, lost_its_node(error))
+        return None
+
+    async def put_back(self, worker: str, key: str) -> None:
+        """A worker needs no engine to itself any more."""
+        if key in self._fleets:
+            self._fleets[key].put_back(worker)
+            async with self._changed:
+                self._changed.notify_all()
+
     async def lost(self, key: str, name: str, is_blameless: bool) -> None:
         """A worker found an engine dead, maybe with its node. It is replaced once, however many workers say so."""
         if (fleet := self._fleets.get(key)) and self._drop(fleet, name):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -16,9 +16,9 @@ from xl.recipe import Model
 from xl.records import Status
 from xl.stage import Pending, Walk
 
-MAX_DEATHS_TOGETHER, MAX_ENGINE_DEATHS = 2, 5
-"""Of many rows under way on an engine that dies, one may be what killed it. After so many deaths they go one at a time, and a row under
-which as many engines as the second number says have died is set aside as failed."""
+MAX_DEATHS_TOGETHER, MAX_DEATHS_ALONE = 2, 3
+"""Of many rows under way on an engine that dies, one may be what killed it. After so many deaths those of a parcel get an engine to
+themselves and are halved as long as it dies; a single row under which as many die as the second number says is set aside as failed."""
 
 MAX_UNHEARD = 150
 """How often in a row the host may not be there: five minutes, in which Ray starts another one."""
@@ -33,6 +33,7 @@ class EnginePool:
         self._engines: dict[str, Any] = {}
         self._num_calls = Counter[str]()
         self._num_parcels = 0
+        self._num_suspects = 0
         self._failure: Exception | None = None
         self._changed = asyncio.Condition()
         self._alone = asyncio.Lock()
@@ -52,8 +53,8 @@ class EnginePool:
     async def walk_all(self, route: Any, pending: Sequence[Pending]) -> list[Walk]:
         """Walk rows through a route (its reference) on an engine; another one takes over those under which one died.
 
-        Rows under which two engines died go one at a time from then on, and a row under which `MAX_ENGINE_DEATHS` engines died fails: it
-        is what kills them.
+        Rows under which `MAX_DEATHS_TOGETHER` engines died get one to themselves, so that nothing else comes under suspicion. One that
+        kills engines is found by halving (log2 of the parcel's rows further deaths), and the others are walked many at a time.
 
         Raises:
             UserError: there will be no engine.
@@ -62,14 +63,13 @@ class EnginePool:
         self._num_parcels += 1
         try:
             walks = await self._walk_together(pending, route)
-            suspects = [place for place, walked in enumerate(walks) if walked is None]
-            if suspects:
-                async with self._alone:
-                    for place in suspects:
-                        walks[place] = await self._walk_alone(pending[place], route)
+            suspects = _left(pending, walks)
+            if not suspects:
+                return _filled(walks, [])
+            async with self._search():
+                return _filled(walks, await self._walk_alone(suspects, route))
         finally:
             self._num_parcels -= 1
-        return [walked for walked in walks if walked is not None]
 
     async def close(self) -> None:
         """The engines belong to the host and live on."""
@@ -103,39 +103,67 @@ class EnginePool:
         num_deaths = 0
         while num_deaths < MAX_DEATHS_TOGETHER and None in walks:
             left = [place for place, walked in enumerate(walks) if walked is None]
-            found = await self._call([pending[place] for place in left], route)
+            async with self._engine() as (name, engine):
+                found = await self._call(name, engine, [pending[place] for place in left], route)
             for place, walked in zip(left, found or (), strict=found is not None):
                 walks[place] = walked
             num_deaths += found is not None and None in walks
         return walks
 
-    async def _walk_alone(self, row: Pending, route: Any) -> Walk:
-        num_deaths = MAX_DEATHS_TOGETHER
-        while num_deaths < MAX_ENGINE_DEATHS:
-            found = await self._call([row], route)
-            if found is not None and found[0] is not None:
-                return found[0]
-            num_deaths += found is not None
-        return Walk(row.row, row.start, Status.FAILED, f"engine died: {MAX_ENGINE_DEATHS} engines died under this row", row.usage)
+    @contextlib.asynccontextmanager
+    async def _search(self) -> AsyncIterator[None]:
+        """A turn for the suspects of one parcel. The engine that is theirs goes from parcel to parcel, and back after the last."""
+        self._num_suspects += 1
+        try:
+            async with self._alone:
+                yield
+        finally:
+            self._num_suspects -= 1
+            if not self._num_suspects:
+                with contextlib.suppress(RayActorError):  # another host knows of no engine that is set aside
+                    await self._host.put_back.remote(self._worker, self._key)
 
-    async def _call(self, pending: Sequence[Pending], route: Any) -> list[Walk | None] | None:
+    async def _walk_alone(self, suspects: Sequence[Pending], route: Any) -> list[Walk]:
+        """Walk rows that have an engine to themselves. Where it dies, each half of those that it leaves does the same."""
+        if len(suspects) == 1:
+            return [await self._walk_single(suspects[0], route)]
+        walks = await self._call_alone(suspects, route)
+        left = _left(suspects, walks)
+        middle = len(left) // 2
+        halves = [half for half in (left[:middle], left[middle:]) if half]
+        return _filled(walks, [walked for half in halves for walked in await self._walk_alone(half, route)])
+
+    async def _walk_single(self, row: Pending, route: Any) -> Walk:
+        for _ in range(MAX_DEATHS_ALONE):
+            if walked := (await self._call_alone([row], route))[0]:
+                return walked
+        return Walk(row.row, row.start, Status.FAILED, f"engine died: {MAX_DEATHS_ALONE} engines died under this row alone", row.usage)
+
+    async def _call_alone(self, suspects: Sequence[Pending], route: Any) -> list[Walk | None]:
+        """What became of rows that had an engine to themselves; None for each that was under way when it died."""
+        walks = None
+        while walks is None:
+            name, engine = await self._engine_alone()
+            walks = await self._call(name, engine, suspects, route)
+        return walks
+
+    async def _call(self, name: str, engine: Any, pending: Sequence[Pending], route: Any) -> list[Walk | None] | None:
         """What became of the rows on an engine, None for each when it died; None if it did nothing that says anything of the rows."""
-        async with self._engine() as (name, engine):
-            is_blameless = False
-            try:
-                answer = await engine.walk_all.remote((route,), pending)
-            except RayTaskError:
-                raise
-            except RayError as error:
-                answer, is_blameless = [None] * len(pending), lost_its_node(error)
-            if isinstance(answer, UserError):
-                raise answer
-            if answer is None or None in answer:
-                self._engines.pop(name, None)
-            if answer is not None and None in answer:
-                await self._host.lost.remote(self._key, name, is_blameless)
-            walks: list[Walk | None] | None = None if is_blameless else answer
-            return walks
+        is_blameless = False
+        try:
+            answer = await engine.walk_all.remote((route,), pending)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            answer, is_blameless = [None] * len(pending), lost_its_node(error)
+        if isinstance(answer, UserError):
+            raise answer
+        if answer is None or None in answer:
+            self._engines.pop(name, None)
+        if answer is not None and None in answer:
+            await self._host.lost.remote(self._key, name, is_blameless)
+        walks: list[Walk | None] | None = None if is_blameless else answer
+        return walks
 
     @contextlib.asynccontextmanager
     async def _engine(self) -> AsyncIterator[tuple[str, Any]]:
@@ -155,6 +183,29 @@ class EnginePool:
             async with self._changed:
                 self._changed.notify()
 
+    async def _engine_alone(self) -> tuple[str, Any]:
+        """An idle engine that nobody else asks until it is put back."""
+        engine: tuple[str, Any] | None = None
+        while engine is None:
+            if self._failure:
+                raise self._failure
+            try:
+                engine = await self._host.set_aside.remote(self._worker, self._key, self._model, self._resolved)
+            except RayActorError:  # Ray starts another host
+                await asyncio.sleep(LOOK_SECONDS)
+        return engine
+
     def _least_busy(self) -> str | None:
         name = min(self._engines, key=lambda engine: self._num_calls[engine], default=None)
         return name if name is not None and self._num_calls[name] < num_calls(self._model) else None
+
+
+def _left(pending: Sequence[Pending], walks: Sequence[Walk | None]) -> list[Pending]:
+    """Rows that have not been walked to an end."""
+    return [row for row, walked in zip(pending, walks, strict=True) if walked is None]
+
+
+def _filled(walks: Sequence[Walk | None], later: Iterable[Walk]) -> list[Walk]:
+    """The walks, with those that came later where one is missing."""
+    rest = iter(later)
+    return [walked or next(rest) for walked in walks]

@@ -139,7 +139,7 @@ def test_engines_that_die_again_and_again_end_the_run_and_those_that_went_with_t
     assert made.failure is None
     for _ in range(MAX_ENGINE_DEATHS * MODEL.replicas[1]):
         made.dies()
-    assert "died 600 times" in str(made.failure)
+    assert f"died {MAX_ENGINE_DEATHS * MODEL.replicas[1]} times" in str(made.failure)
 
 
 def test_a_worker_of_the_work_before_gets_no_engine() -> None:
@@ -149,3 +149,21 @@ def test_a_worker_of_the_work_before_gets_no_engine() -> None:
     made.hear("before", 0, now=1)
     made.hear("now", 1, now=1)
     assert made.share("before") == {} and len(made.share("now")) == 2
+
+
+def test_an_engine_that_is_set_aside_is_asked_by_one_worker_alone_until_that_puts_it_back_or_is_gone() -> None:
+    made = fleet(3)
+    for worker in ("one", "two"):
+        made.hear(worker, 1, now=0)
+    assert made.set_aside("one") == made.set_aside("one") == "engine-2" and made.set_aside("two") == "engine-1"
+    assert set(made.share("one")) == set(made.share("two")) == {"engine-0"}
+    made.remove("engine-2")
+    assert made.set_aside("one") == "engine-0" and made.share("two") == {}
+    made.remove("engine-0")
+    assert made.set_aside("one") is None, "the other worker's is not taken"
+    made.put_back("two")
+    assert set(made.share("two")) == {"engine-1"}
+    assert made.set_aside("one") == "engine-1"
+    made.hear("two", 1, now=SILENT_SECONDS)
+    made.look(now=SILENT_SECONDS)
+    assert set(made.share("two")) == {"engine-1"}
