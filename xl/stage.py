@@ -110,14 +110,15 @@ async def walk_all(route: Route, pending: Sequence[Pending], engine: Engine | No
     Raises:
         UserError: the engine cannot work at all (a wrong key, say); no row is to blame.
     """
+    return await asyncio.gather(*(walk_or_none(route, row, engine) for row in pending))
 
-    async def one(row: Pending) -> Walk | None:
-        try:
-            return await walk(route, row, engine)
-        except EngineDied:
-            return None
 
-    return await asyncio.gather(*(one(row) for row in pending))
+async def walk_or_none(route: Route, pending: Pending, engine: Engine | None) -> Walk | None:
+    """`walk` one row; None where the engine died under it."""
+    try:
+        return await walk(route, pending, engine)
+    except EngineDied:
+        return None
 
 
 async def walk(route: Route, pending: Pending, engine: Engine | None) -> Walk:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
@@ -11,7 +11,13 @@ from xl.engines.models import ResolvedModel
 from xl.engines.scripted import ScriptedEngine
 from xl.errors import UserError
 from xl.recipe import Model
-from xl.stage import Pending, Route, Walk, walk_all
+from xl.stage import Pending, Route, Walk, walk_or_none
+
+
+class HandedBack(NamedTuple):
+    """What an engine that had to leave made of its rows; None for each that it had not done."""
+
+    walks: list[Walk | None]
 
 
 class _EngineActor:
@@ -23,6 +29,7 @@ class _EngineActor:
         self._engine: Any = None
         self._starting = asyncio.Lock()
         self._is_leaving = False
+        self._hands_back = asyncio.Event()
         self._num_calls = 0
         self._is_free = asyncio.Event()
         self._is_free.set()
@@ -51,10 +58,10 @@ class _EngineActor:
         """The id of the node that this is on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    async def walk_all(self, route: tuple[Any], pending: Sequence[Pending]) -> list[Walk | None] | UserError | None:
+    async def walk_all(self, route: tuple[Any], pending: Sequence[Pending]) -> list[Walk | None] | HandedBack | UserError | None:
         """Walk rows in this process, so that their asks cross none. The route comes as a reference and is fetched once.
 
-        None where the engine takes no more rows.
+        None for a row under which the engine died; None for all where the engine takes no more rows.
         """
         if self._is_leaving:
             return None
@@ -64,7 +71,7 @@ class _EngineActor:
             reference = route[0]
             if reference not in self._routes:
                 self._routes[reference] = await reference
-            return await walk_all(self._routes[reference], pending, self._engine)
+            return await self._walk(self._routes[reference], pending)
         except UserError as error:
             return error
         finally:
@@ -72,14 +79,34 @@ class _EngineActor:
             if not self._num_calls:
                 self._is_free.set()
 
+    async def _walk(self, route: Route, pending: Sequence[Pending]) -> list[Walk | None] | HandedBack:
+        rows = [asyncio.create_task(walk_or_none(route, row, self._engine)) for row in pending]
+        all_rows, told = asyncio.gather(*rows), asyncio.ensure_future(self._hands_back.wait())
+        first_of: list[asyncio.Future[Any]] = [all_rows, told]
+        await asyncio.wait(first_of, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if all_rows.done():
+            return all_rows.result()
+        walks = [row.result() if row.done() else None for row in rows]
+        all_rows.cancel()
+        return HandedBack(walks)
+
     async def idle(self) -> None:
         """Return when no rows are under way."""
         await self._is_free.wait()
 
-    async def leave(self) -> None:
-        """Take no more rows, and return when those that are under way have come to their end."""
+    async def leave(self, seconds: float | None = None) -> None:
+        """Take no more rows, and return when those that are under way have come to their end.
+
+        What takes longer than `seconds` is handed back undone; what is done by then is not lost with it.
+        """
         self._is_leaving = True
-        await self.idle()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.idle()
+        except TimeoutError:
+            self._hands_back.set()
+            await self.idle()
 
     async def close(self) -> None:
         if self._engine is not None:

@@ -32,6 +32,9 @@ LOOK_SECONDS = 2.0
 PLACING_SECONDS = 60.0
 """Where no machine can come: an engine beyond the fewest that finds none in this time is given up. Something else took the room."""
 
+HAND_BACK_SECONDS = 5.0
+"""So long before its node goes an engine hands back what it has not done; what it has done is committed in this time."""
+
 
 class _EngineHost:
     """Owns the engines of a run; they end with it. Where it is lost with its node, Ray starts another one, which begins without engines."""
@@ -158,13 +161,13 @@ class _EngineHost:
                     await self._adjust(fleet)
 
     async def _empty_leaving_nodes(self) -> None:
-        """Have the engines on a node that will be taken away do what they have begun, and nothing more; others take their place."""
+        """Have the engines on a node that will be taken away do what they have begun, as far as there is time; others take their place."""
         leaving = await asyncio.to_thread(state.get_draining_nodes)
         there = [(fleet, name, engine) for fleet in self._fleets.values() for name, engine in fleet.up.items()] if leaving else []
         nodes = await asyncio.gather(*(_node_of(engine) for _, _, engine in there))
         for (fleet, name, _), node in zip(there, nodes, strict=True):
             if node in leaving:
-                self._give_back(fleet, name)
+                self._give_back(fleet, name, seconds_to_finish(leaving[node]))
 
     async def _adjust(self, fleet: Fleet) -> None:
         """Start the engines that are lacking; give those back that are too many, where others can use their machines."""
@@ -238,20 +241,25 @@ class _EngineHost:
             ray.kill(engine)
         return engine is not None
 
-    def _give_back(self, fleet: Fleet, name: str) -> None:
-        """Let an engine do what it has, and end it."""
+    def _give_back(self, fleet: Fleet, name: str, seconds: float | None = None) -> None:
+        """Let an engine do what it has, or what it can do of it in so many seconds, and end it."""
         if name in fleet.starting:
             self._drop(fleet, name)
         elif name in fleet.up:
             fleet.leaving[name] = fleet.up.pop(name)
-            self._begin(self._see_off(fleet, name))
+            self._begin(self._see_off(fleet, name, seconds))
 
-    async def _see_off(self, fleet: Fleet, name: str) -> None:
+    async def _see_off(self, fleet: Fleet, name: str, seconds: float | None) -> None:
         engine = fleet.leaving[name]
-        await _answered(engine.leave.remote())
+        await _answered(engine.leave.remote(seconds))
         await _answered(engine.close.remote())
         fleet.leaving.pop(name)
         ray.kill(engine)
+
+
+def seconds_to_finish(leaves_at_ms: int) -> float | None:
+    """How long the engines of a node may still work that leaves at a time, in milliseconds since the epoch; None where it (0) has none."""
+    return max(0.0, leaves_at_ms / 1000 - time.time() - HAND_BACK_SECONDS) if leaves_at_ms else None
 
 
 async def _node_of(engine: Any) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from xl.engines.actor import HandedBack
 from xl.engines.fleet import num_calls
 from xl.engines.host import LOOK_SECONDS, lost_its_node
 from xl.engines.models import ResolvedModel
@@ -102,12 +103,8 @@ class EnginePool:
         walks: list[Walk | None] = [None] * len(pending)
         num_deaths = 0
         while num_deaths < MAX_DEATHS_TOGETHER and None in walks:
-            left = [place for place, walked in enumerate(walks) if walked is None]
             async with self._engine() as (name, engine):
-                found = await self._call(name, engine, [pending[place] for place in left], route)
-            for place, walked in zip(left, found or (), strict=found is not None):
-                walks[place] = walked
-            num_deaths += found is not None and None in walks
+                num_deaths += await self._call(name, engine, pending, walks, route)
         return walks
 
     @contextlib.asynccontextmanager
@@ -141,29 +138,34 @@ class EnginePool:
 
     async def _call_alone(self, suspects: Sequence[Pending], route: Any) -> list[Walk | None]:
         """What became of rows that had an engine to themselves; None for each that was under way when it died."""
-        walks = None
-        while walks is None:
+        walks: list[Walk | None] = [None] * len(suspects)
+        has_died = False
+        while None in walks and not has_died:
             name, engine = await self._engine_alone()
-            walks = await self._call(name, engine, suspects, route)
+            has_died = await self._call(name, engine, suspects, walks, route)
         return walks
 
-    async def _call(self, name: str, engine: Any, pending: Sequence[Pending], route: Any) -> list[Walk | None] | None:
-        """What became of the rows on an engine, None for each when it died; None if it did nothing that says anything of the rows."""
-        is_blameless = False
+    async def _call(self, name: str, engine: Any, pending: Sequence[Pending], walks: list[Walk | None], route: Any) -> bool:
+        """Have an engine walk the rows that have no walk yet; whether it died, and not for its node's sake."""
+        left = [place for place, walked in enumerate(walks) if walked is None]
+        has_died = is_blameless = False
         try:
-            answer = await engine.walk_all.remote((route,), pending)
+            answer = await engine.walk_all.remote((route,), [pending[place] for place in left])
         except RayTaskError:
             raise
         except RayError as error:
-            answer, is_blameless = [None] * len(pending), lost_its_node(error)
+            answer, has_died, is_blameless = None, True, lost_its_node(error)
         if isinstance(answer, UserError):
             raise answer
-        if answer is None or None in answer:
+        found = answer.walks if isinstance(answer, HandedBack) else answer or [None] * len(left)
+        for place, walked in zip(left, found, strict=True):
+            walks[place] = walked
+        has_died |= isinstance(answer, list) and None in answer
+        if None in found:
             self._engines.pop(name, None)
-        if answer is not None and None in answer:
+        if has_died:
             await self._host.lost.remote(self._key, name, is_blameless)
-        walks: list[Walk | None] | None = None if is_blameless else answer
-        return walks
+        return has_died and not is_blameless
 
     @contextlib.asynccontextmanager
     async def _engine(self) -> AsyncIterator[tuple[str, Any]]:

@@ -3,6 +3,8 @@
 import asyncio
 import contextvars
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ ray = pytest.importorskip("ray")
 
 from xl.engines import host as hosting  # noqa: E402
 from xl.engines.actor import _EngineActor  # noqa: E402
-from xl.engines.host import _EngineHost  # noqa: E402
+from xl.engines.host import HAND_BACK_SECONDS, _EngineHost  # noqa: E402
 from xl.engines.pool import MAX_DEATHS_ALONE, MAX_DEATHS_TOGETHER, EnginePool  # noqa: E402
 
 SETTINGS = {"model": "scripted", "engine": "scripted", "delay_seconds": 0.01, "max_num_seqs": 256}
@@ -217,3 +219,36 @@ def test_a_worker_on_the_same_engine_waits_and_loses_no_row_to_the_other_ones(po
     assert_all_but_poison_is_kept(walks, poisoned, healthy)
     assert num_deaths <= most_deaths()
     assert not any(parcel.is_beside for parcel in host.parcels if parcel.num_rows <= NUM_ROWS // 2)
+
+
+def test_an_engine_that_must_leave_keeps_what_is_done_and_hands_back_the_rest() -> None:
+    tries = Counter[str]()
+
+    async def take(row: Row, context: Context) -> Columns:
+        tries[row["id"]] += 1
+        await asyncio.sleep(600 if row["id"] == "slow" and tries["slow"] == 1 else 0)
+        return {"answer": row["id"]}
+
+    async def leave_in_the_middle() -> tuple[list[Walk], int]:
+        host, route = Host(), asyncio.get_running_loop().create_future()
+        route.set_result(Route((RowStage("ask", (take,), pa.schema([("answer", pa.string())])),), seed=0))
+        pool = EnginePool(Actor(host), "key", MODEL, None, "worker")  # type: ignore[arg-type]
+        await pool.open()
+        walking = asyncio.create_task(pool.walk_all(route, [Pending({"id": id_}, 0, []) for id_ in ("quick", "slow", "also quick")]))
+        while len(tries) < 3:
+            await asyncio.sleep(0.01)
+        fleet = host._fleets["key"]
+        host._give_back(fleet, next(iter(fleet.up)), seconds=0.05)
+        walks = await walking
+        await pool.close()
+        return walks, fleet.num_deaths
+
+    walks, num_deaths = asyncio.run(asyncio.wait_for(leave_in_the_middle(), timeout=60))
+    assert [(walk.status, walk.row["answer"]) for walk in walks] == [(Status.KEPT, id_) for id_ in ("quick", "slow", "also quick")]
+    assert tries == {"quick": 1, "slow": 2, "also quick": 1} and num_deaths == 0
+
+
+def test_an_engine_has_until_shortly_before_its_node_goes_and_no_end_without_a_time() -> None:
+    assert hosting.seconds_to_finish(int(1000 * (time.time() + 30))) == pytest.approx(30 - HAND_BACK_SECONDS, abs=1)
+    assert hosting.seconds_to_finish(int(1000 * (time.time() - 30))) == 0.0
+    assert hosting.seconds_to_finish(0) is None
