@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.commands import check, shell_commands
 from tests.support import ROOT
 from xl.engines.models import ResolvedModel
 from xl.evaluate.recipe import load_evaluation
-from xl.methods import check_recipe, load_recipe, method_stages
+from xl.methods import arm_of, check_recipe, load_recipe, method_stages
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -24,6 +25,13 @@ def test_every_recipe_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("command", shell_commands(README))
 def test_every_command_of_the_readme_exists_with_its_options(command: str) -> None:
     check(command)
+
+
+@pytest.mark.parametrize(("path", "arms"), re.findall(r"^# (jobs/recipes/\S+\.yaml): .*\n(arms:\n(?:  .*\n)+)", README, re.M))
+def test_the_papers_ablations_are_arms_of_their_recipes(path: str, arms: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(Path(path), yaml.safe_load(arms))
+    assert len(recipe.arms) >= 3 and all(arm_of(recipe, arm) != recipe for arm in recipe.arms)
 
 
 def test_the_readmes_own_method_is_a_method(tmp_path: Path) -> None:
