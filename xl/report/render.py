@@ -54,7 +54,7 @@ STAGE_NOTES = {
     "capped": "repeated instructions and crowded topics are removed",
     "clustered": "instructions are grouped by what they are about",
     "diversified": "pairs are drawn equally from the groups",
-    "dataset": "repeated instructions and crowded topics are removed",
+    "dataset": "pairs are drawn by the recipe’s sizes; repeated instructions, crowded topics and what is beyond the sizes are removed",
 }
 REASONS = {
     "answer_leaked": "instruction gives the answer away",
