@@ -13,7 +13,7 @@ from xl.errors import UserError
 from xl.evaluate.benchmarks.export import samples
 from xl.evaluate.benchmarks.options import labelled, read_option
 from xl.evaluate.benchmarks.results import Result, results, scored_answers
-from xl.evaluate.benchmarks.run import Benchmarking, read_items, run_benchmarks, to_item
+from xl.evaluate.benchmarks.run import Benchmarking, asked_tasks, read_items, run_benchmarks, to_item
 from xl.evaluate.benchmarks.settings import Task
 from xl.evaluate.benchmarks.task import Item
 from xl.folder import RunFolder
@@ -120,7 +120,7 @@ def test_a_model_without_likelihoods_gets_a_score_and_unread_answers_are_invalid
     assert "options chosen in writing: an answer that names no option, or several, is invalid and wrong" in result.notes
     assert {request.sampling.choices for request in engine.requests} == {()} and {len(r.messages) for r in engine.requests} == {int(chat)}
 
-    sample = next(samples(scored_answers(run, task, "model"), "en", task))
+    sample = next(samples(scored_answers(run, asked_tasks(run)[0], "model"), "en", task))
     assert sample["arguments"]["gen_args_0"]["arg_1"]["max_gen_toks"] == 64 and sample["doc"]["choices"][0].startswith("A. ")
 
 
