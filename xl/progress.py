@@ -29,27 +29,31 @@ def left(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def waiting(console: Console, what: str) -> Iterator[None]:
-    """Tell what is waited for: a person by a spinner, a log by a line after ten seconds and one each minute."""
-    if console.is_terminal:
-        with console.status(what):
-            yield
-        return
+def waiting(console: Console, what: str | Callable[[], str]) -> Iterator[None]:
+    """Tell what is waited for: a person by a spinner, a log by a line after ten seconds and one each minute.
+
+    What changes meanwhile is told by a function, which another thread calls.
+    """
+    say = what if callable(what) else lambda: what
     done, began = threading.Event(), time.monotonic()
 
     def tell() -> None:
         pause = LOG_INTERVAL_SECONDS
         while not done.wait(pause):
-            console.print(f"{what}, for {left(time.monotonic() - began)} now", highlight=False, markup=False)
-            pause = WAITING_INTERVAL_SECONDS
+            if status is not None:
+                status.update(say())
+            else:
+                console.print(f"{say()}, for {left(time.monotonic() - began)} now", highlight=False, markup=False)
+                pause = WAITING_INTERVAL_SECONDS
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        done.set()
-        teller.join()
+    with console.status(say()) if console.is_terminal else contextlib.nullcontext() as status:
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
 
 
 class _Rates(ProgressColumn):

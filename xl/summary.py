@@ -31,7 +31,7 @@ from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSum
 from xl.report.rounds import read_rounds
 from xl.settings import semantic
 from xl.store import Ledger, StageStore, read_json
-from xl.train.metrics import read_metrics
+from xl.train.metrics import METRICS, read_metrics
 from xl.train.tokens import read_summary
 
 EXAMPLES_PER_LANGUAGE = 20
@@ -245,7 +245,7 @@ def training(run: RunFolder, recipe: Recipe) -> Training | None:
     tokens = read_summary(run.training / "tokens")
     if recipe.train is None or tokens is None:
         return None
-    steps = read_metrics(run.training / "metrics.jsonl")
+    steps = read_metrics(run.training / METRICS)
     unused = () if recipe.train.tune == "lora" else ("lora",)
     chosen = {name: value for name, value in semantic(recipe.train).items() if name not in unused}
     settings = {name: _setting(value) for name, value in chosen.items() if not (value is None or value is False or value == {})}

@@ -30,9 +30,11 @@ from xl.evaluate.rows import finished_rows
 from xl.evaluate.settings import Evaluate
 from xl.folder import RunFolder, contents, differences, locked, plain
 from xl.pipeline import Engines, Role, tuned_role
+from xl.progress import waiting
 from xl.settings import semantic
 from xl.store import read_json, write_json
 from xl.train.held_out import HELD_OUT, TRAIN, HeldOutLosses, held_out_losses, loss_estimate, split_dataset
+from xl.train.metrics import METRICS, read_metrics
 from xl.train.settings import Train
 from xl.train.tokens import dataset_digest
 from xl.train.trainer import clear, train
@@ -178,10 +180,22 @@ def run_sweep(sweep: Sweep, learning_rates: Sequence[float], console: Console) -
     todo = [rate for rate in learning_rates if not sweep.marker(rate).exists()]
     console.print(f"{len(learning_rates)} learning rates, {len(learning_rates) - len(todo)} of them done before", highlight=False)
     if todo:
-        _tune(sweep, todo)
+        with waiting(console, lambda: ", ".join(_told(sweep, rate) for rate in learning_rates)):
+            _tune(sweep, todo)
     found = select([_read_trial(sweep, rate) for rate in learning_rates], sweep.seed)
     write_json(sweep.out / "sweep.json", {"rule": RULE, "held_out_ratio": sweep.held_out_ratio, **asdict(found)})
     return found
+
+
+def _told(sweep: Sweep, learning_rate: float) -> str:
+    """How far a trial is."""
+    if sweep.marker(learning_rate).exists():
+        return f"{learning_rate:g} is done"
+    training = sweep.trial(learning_rate) / "training"
+    if (training / "model").exists():
+        return f"{learning_rate:g} is measured"
+    steps = read_metrics(training / METRICS)
+    return f"{learning_rate:g} is at step {steps[-1].step}" if steps else f"{learning_rate:g} begins"
 
 
 def needs(sweep: Sweep) -> dict[str, float]:

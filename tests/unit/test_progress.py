@@ -1,6 +1,8 @@
 """What a stage's progress is for beside being read: the next engine starts in time."""
 
 import io
+import itertools
+import time
 
 import pytest
 from rich.console import Console
@@ -28,3 +30,13 @@ def test_what_was_done_before_says_nothing_of_how_long_the_rest_takes() -> None:
         assert not told
         shown.advance(1, kept=1)
     assert told == [True]
+
+
+def test_a_log_is_told_how_far_it_is_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "WAITING_INTERVAL_SECONDS", 0.01)
+    told, steps = io.StringIO(), itertools.count()
+    with progress.waiting(Console(file=told, width=200), lambda: f"at step {next(steps)}"):
+        while told.getvalue().count("\n") < 3:
+            time.sleep(0.01)
+    assert [line.split(",")[0] for line in told.getvalue().splitlines()[:3]] == ["at step 0", "at step 1", "at step 2"]

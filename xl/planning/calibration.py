@@ -14,7 +14,7 @@ from xl.evaluate.intervals import proportion_interval
 from xl.folder import RunFolder, open_finished_run
 from xl.pages.read import SourceFile
 from xl.store import SealedShard, read_json
-from xl.train.metrics import read_metrics
+from xl.train.metrics import METRICS, read_metrics
 from xl.train.tokens import read_summary
 
 Counts = NDArray[np.int64]
@@ -159,7 +159,7 @@ def _bytes_per_record(run: RunFolder, manifest: Mapping[str, Any]) -> Figure | N
 
 def read_training(run: RunFolder, recipe: Mapping[str, Any]) -> TrainingRecord | None:
     """A run's training; None where it had none."""
-    summary, steps = read_summary(run.training / "tokens"), read_metrics(run.training / "metrics.jsonl")
+    summary, steps = read_summary(run.training / "tokens"), read_metrics(run.training / METRICS)
     if summary is None or not steps or not summary.num_rows or not recipe.get("train"):
         return None
     # The first step compiles and warms up; a run of a single step has no other.

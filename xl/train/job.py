@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xl.lease import Fence, fence_for
+from xl.train.metrics import METRICS
 from xl.train.settings import Train
 
 
@@ -40,7 +41,7 @@ class Job:
 
     @property
     def metrics(self) -> Path:
-        return self.out / "metrics.jsonl"
+        return self.out / METRICS
 
     @property
     def model_folder(self) -> Path:

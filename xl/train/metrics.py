@@ -9,6 +9,9 @@ from typing import Any
 
 from xl.errors import require
 
+METRICS = "metrics.jsonl"
+"""A training's steps, one a line."""
+
 
 @dataclass(frozen=True)
 class StepMetrics:
@@ -51,7 +54,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, step: int, log_to: tuple[str, ...]) -> None:
         """Go on behind `step`: what was written of later steps, which no checkpoint holds, is taken back."""
-        path = out / "metrics.jsonl"
+        path = out / METRICS
         kept = [metrics for metrics in read_metrics(path) if metrics.step <= step]
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(_line(metrics) for metrics in kept), "utf-8")
