@@ -216,10 +216,13 @@ def num_at_once(sweep: Sweep, resources: Mapping[str, float]) -> int:
 def _tune(sweep: Sweep, learning_rates: Sequence[float]) -> None:
     tune = require("ray.tune", "cpu")
     import ray
+    from ray.tune.progress_reporter import TrialProgressCallback
 
     from xl.execute import cause_of
 
-    class Announcement(tune.Callback):  # type: ignore[misc, name-defined]
+    class Announcement(TrialProgressCallback):  # type: ignore[misc]
+        """In the place of Tune's own, which tells the last result of a trial; ours give none."""
+
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             print(f"learning rate {trial.config['learning_rate']:g} is done")  # Tune pickles this object, and no console can be
 
