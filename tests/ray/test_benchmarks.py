@@ -27,6 +27,15 @@ def questions(folder: Path) -> Path:
     return folder
 
 
+def questions_about(paragraphs: list[str], folder: Path) -> Path:
+    """XQuAD's file in German, on these paragraphs."""
+    folder.mkdir()
+    asked = [{"id": str(n), "question": f"Wovon berichtet der Band {n}?", "answers": [{"text": "Heimat"}]} for n in range(len(paragraphs))]
+    data = [{"title": "t", "paragraphs": [{"context": text, "qas": [one]} for text, one in zip(paragraphs, asked, strict=True)]}]
+    (folder / "xquad.de.json").write_text(json.dumps({"data": data}), "utf-8")
+    return folder
+
+
 def arguments(files: Path, out: Path, *more: str) -> list[str | Path]:
     model = ["--model", "scripted", "--set", "engine=scripted", "--set", "delay_seconds=0.05", "--set", "max_num_seqs=4"]
     return ["eval", "--task", "xquad", "--from", files, "--languages", "de,es", *model, "--out", out, "--json", *more]
@@ -81,3 +90,23 @@ def test_a_run_gives_its_base_model_the_score_that_it_has_alone(tmp_path: Path, 
     (samples,) = (tmp_path / "harness" / "scripted").glob("samples_xquad_de_*.jsonl")
     lines = [json.loads(line) for line in samples.read_text("utf-8").splitlines()]
     assert sum(line["f1"] for line in lines) / len(lines) == pytest.approx(figures["results"]["xquad_de"]["f1,none"])
+
+
+def test_pages_of_the_benchmark_stay_out_of_the_dataset_and_where_they_may_stay_the_report_warns(tmp_path: Path, joined: Cli) -> None:
+    pages = german_pages(tmp_path / "pages", 20)
+    scripted = {"model": "scripted", "engine": "scripted"}
+    texts = [json.loads(line)["text"] for file in pages.glob("*.jsonl") for line in file.read_text("utf-8").splitlines()]
+    paragraphs = texts[:5]
+    asked = [{"task": "xquad", "from": str(questions_about(paragraphs, tmp_path / "xquad")), "languages": ["de"]}]
+    path = recipe(tmp_path / "r.yaml", pages, models={"writer": scripted, "base": scripted}, benchmarks=asked)
+
+    def with_paragraphs(out: Path, *more: str) -> tuple[int, bool]:
+        """Pairs of the dataset that have a paragraph of the benchmark, and whether the report warns of such."""
+        succeeded(joined("run", path, "--out", out, *more))
+        lines = (out / "dataset" / "train.jsonl").read_text("utf-8").splitlines()
+        num_pairs = sum(json.loads(line)["response"] in paragraphs for line in lines)
+        return num_pairs, "Warning: contamination.drop is off." in (out / "report.html").read_text("utf-8")
+
+    assert with_paragraphs(tmp_path / "with") == (0, False)
+    num_pairs, is_warned = with_paragraphs(tmp_path / "without", "--set", "contamination.drop=false")
+    assert num_pairs > 0 and is_warned
