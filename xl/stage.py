@@ -4,11 +4,10 @@ A *row stage* treats each row by itself and resumes row by row. A *whole stage* 
 before it can decide about any; it is deterministic and redone whole.
 """
 
-import asyncio
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -104,17 +103,12 @@ class Route:
     seed: int
 
 
-async def walk_all(route: Route, pending: Sequence[Pending], engine: Engine | None) -> list[Walk | None]:
-    """Walk rows side by side; None for a row under which the engine died.
+async def walk_or_none(route: Route, pending: Pending, engine: Engine | None) -> Walk | None:
+    """`walk` one row; None where the engine died under it.
 
     Raises:
         UserError: the engine cannot work at all (a wrong key, say); no row is to blame.
     """
-    return await asyncio.gather(*(walk_or_none(route, row, engine) for row in pending))
-
-
-async def walk_or_none(route: Route, pending: Pending, engine: Engine | None) -> Walk | None:
-    """`walk` one row; None where the engine died under it."""
     try:
         return await walk(route, pending, engine)
     except EngineDied:

@@ -11,7 +11,7 @@ from tests.commands import check, shell_commands
 from tests.support import ROOT
 from xl.engines.models import ResolvedModel
 from xl.evaluate.recipe import load_evaluation
-from xl.methods import arm_of, check_recipe, load_recipe, method_stages
+from xl.methods import METHODS, arm_of, check_recipe, load_recipe, method_stages
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -27,11 +27,13 @@ def test_every_command_of_the_readme_exists_with_its_options(command: str) -> No
     check(command)
 
 
-@pytest.mark.parametrize(("path", "arms"), re.findall(r"^# (jobs/recipes/\S+\.yaml): .*\n(arms:\n(?:  .*\n)+)", README, re.M))
-def test_the_papers_ablations_are_arms_of_their_recipes(path: str, arms: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_papers_ablations_are_arms_of_their_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    recipe = load_recipe(Path(path), yaml.safe_load(arms))
-    assert len(recipe.arms) >= 3 and all(arm_of(recipe, arm) != recipe for arm in recipe.arms)
+    ablations = re.findall(r"^# (jobs/recipes/\S+\.yaml): .*\n(arms:\n(?:  .*\n)+)", README, re.M)
+    recipes = [load_recipe(Path(path), yaml.safe_load(arms)) for path, arms in ablations]
+    assert [recipe.method for recipe in recipes] == [*METHODS]
+    for recipe in recipes:
+        assert len(recipe.arms) >= 3 and all(arm_of(recipe, arm) != recipe for arm in recipe.arms)
 
 
 def test_the_readmes_own_method_is_a_method(tmp_path: Path) -> None:

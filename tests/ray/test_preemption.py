@@ -60,7 +60,9 @@ def metadata() -> Iterator[str]:
 
 def test_ray_learns_when_the_cloud_will_take_its_node(metadata: str) -> None:
     environment = {**os.environ, "GCE_METADATA_HOST": metadata}
+    began = time.time()
     ran = subprocess.run([sys.executable, "-c", NODE], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=140, check=False)
     assert ran.returncode == 0 and "the cloud takes the machine in 30 s" in ran.stderr, ran.stderr
     node, deadlines, is_at_work = json.loads(ran.stdout.splitlines()[-1])
-    assert is_at_work and deadlines == {node: pytest.approx(1000 * (time.time() + 30), abs=30_000)}
+    assert is_at_work and [*deadlines] == [node]
+    assert 1000 * (began + 30) <= deadlines[node] <= 1000 * (time.time() + 30)

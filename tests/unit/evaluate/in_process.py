@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,7 +17,7 @@ from xl.evaluate.benchmarks import run as benchmarks_run
 from xl.pipeline import Pipeline, Role
 from xl.recipe import Model
 from xl.records import Row
-from xl.stage import Pending, Route, RowStage, fingerprints, schema_after, walk_all
+from xl.stage import Pending, Route, RowStage, Walk, fingerprints, schema_after, walk
 from xl.store import write_json
 
 CONSOLE = Console(quiet=True)
@@ -26,6 +25,10 @@ CONSOLE = Console(quiet=True)
 
 def role(name: str) -> Role:
     return Model(model=name, engine="scripted"), ResolvedModel(name, name, f"scripted:{name}", None, True)
+
+
+async def _walked(route: Route, rows: list[Row], engine: Engine | None) -> list[Walk]:
+    return await asyncio.gather(*(walk(route, Pending(row, 0, []), engine) for row in rows))
 
 
 def without_ray(monkeypatch: pytest.MonkeyPatch, engine: Callable[[str], Engine]) -> None:
@@ -39,7 +42,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch, engine: Callable[[str], Engine]
             assert isinstance(each, RowStage)
             folder.record_stage(pipeline.run, each, keys[each.name])
             asks = engine(pipeline.roles[each.model][0].model) if each.model else None
-            walks: Any = asyncio.run(walk_all(Route((each,), pipeline.seed), [Pending(row, 0, []) for row in rows], asks))
+            walks = asyncio.run(_walked(Route((each,), pipeline.seed), rows, asks))
             assert not any(walk.status == "failed" for walk in walks), [walk.reason for walk in walks]
             rows, schema = [walk.row for walk in walks if walk.status == "kept"], schema_after(each, schema)
             for shard in shards:
