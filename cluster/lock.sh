@@ -8,7 +8,7 @@
 set -euo pipefail
 
 uv=.venv/bin/uv
-extras=(--extra train --extra openai --extra corpus --extra eval --extra translate)
+extras=(--extra train --extra openai --extra corpus --extra eval --extra translate --extra s3 --extra gcs)
 options=(--python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-annotate --no-emit-index-url
     --no-emit-find-links --custom-compile-command cluster/lock.sh --quiet "$@")
 files=$(mktemp --directory)

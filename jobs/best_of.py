@@ -18,6 +18,7 @@ from xl.cli import console, guarded
 from xl.errors import UserError
 from xl.methods.best_of import ESTIMATORS, MIN_CHARS, BestOf, Gain
 from xl.options import Address
+from xl.storage import local_place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -27,7 +28,7 @@ def main(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe of XL-Instruct; its pages are not read.")],
     lang: Annotated[str, typer.Option(help="The language to translate into.")],
     from_: Annotated[list[str], typer.Option("--from", metavar="FILE", help="A TSV or TMX file, or twice: English lines, then theirs.")],
-    out: Annotated[Path, typer.Option(help="The measurement's folder.")],
+    out: Annotated[Path, typer.Option(parser=local_place, metavar="FOLDER", help="The measurement's folder.")],
     documents: Annotated[str | None, typer.Option(metavar="FILE", help="Two files of lines: names each line's document.")] = None,
     num_sentences: Annotated[int, typer.Option(min=1, help="Sentences to translate, drawn from all documents.")] = 200,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe. Repeatable.")] = None,

@@ -24,6 +24,7 @@ from xl.folder import RunFolder
 from xl.methods.x_instruction import Recipe
 from xl.pairs.coverage import SEEDS, Coverage
 from xl.records import Row, Status
+from xl.storage import place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -32,7 +33,7 @@ MEASURES = {"cluster_ratio": "clusters hit", "cluster_entropy": "entropy of clus
 
 @commands.command()
 def main(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run of X-Instruction.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", parser=place, help="A finished run of X-Instruction.")],
     drawn_ratio: Annotated[float, typer.Option(min=0, max=0.5, help="Share of each language's pairs that is drawn.")] = 0.25,
     num_clusters: Annotated[int | None, typer.Option(min=1, help="Clusters per language; by default as the recipe says.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -22,6 +22,7 @@ import typer
 
 from xl.cli import console, guarded
 from xl.options import Address
+from xl.storage import place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,7 +30,7 @@ commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @commands.command()
 def main(
     recipe: Annotated[Path, typer.Argument(help="What is evaluated, a YAML file.")],
-    out: Annotated[Path, typer.Option(help="The evaluation's folder.")],
+    out: Annotated[Path, typer.Option(parser=place, metavar="FOLDER", help="The evaluation's folder, or s3://… or gs://….")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. Repeatable.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Redo what changed settings touch; keep the rest.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do the failed rows once more.")] = False,

@@ -19,13 +19,14 @@ from rich.table import Table
 from xl.cli import console, guarded
 from xl.errors import UserError
 from xl.options import Address
+from xl.storage import place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @commands.command()
 def main(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run of X-Instruction with held-out seeds.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", parser=place, help="A finished run of X-Instruction with held-out seeds.")],
     labelled: Annotated[
         list[str] | None,
         typer.Option("--labelled", metavar="FILE", help="Pairs that people labelled. Repeatable."),

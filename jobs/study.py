@@ -17,6 +17,7 @@ from xl.errors import UserError
 from xl.evaluate.language import Verdict
 from xl.options import Address
 from xl.records import Row
+from xl.storage import local_place, place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,8 +26,8 @@ MEASURES = {"answers in the wanted language": "right", "answers that fit their o
 
 @commands.command()
 def main(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with a training and an evaluation.")],
-    out: Annotated[Path, typer.Option(help="The study's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", parser=place, help="A finished run with a training and an evaluation.")],
+    out: Annotated[Path, typer.Option(parser=local_place, metavar="FOLDER", help="The study's folder.")],
     num_seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 3,
     address: Address = None,
 ) -> None:

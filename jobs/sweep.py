@@ -17,15 +17,19 @@ from rich.table import Table
 from xl.cli import console, guarded
 from xl.errors import UserError
 from xl.options import Address
+from xl.storage import local_place, place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @commands.command()
 def main(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", parser=place, help="A finished run.")],
     learning_rates: Annotated[str, typer.Option(metavar="RATE,RATE…", help="What is tried, such as 1e-5,2e-5,1e-4.")],
-    out: Annotated[Path, typer.Option(help="The sweep's folder; on a cluster on a file system that all nodes see.")],
+    out: Annotated[
+        Path,
+        typer.Option(parser=local_place, metavar="FOLDER", help="The sweep's folder; on a cluster one that all nodes see."),
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run's recipe, such as train.epochs=1.")
     ] = None,

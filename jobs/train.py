@@ -14,15 +14,23 @@ import typer
 
 from xl.cli import console, guarded
 from xl.options import Address
+from xl.storage import place
 
 commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @commands.command()
 def main(
-    dataset: Annotated[Path, typer.Argument(help="Parquet or JSON Lines file of pairs, or a folder of Parquet files.")],
+    dataset: Annotated[
+        Path, typer.Argument(parser=place, metavar="DATASET", help="Parquet or JSON Lines file of pairs, or a folder of Parquet files.")
+    ],
     model: Annotated[str, typer.Option(help="Hub id, local folder, or packaged/NAME.")],
-    out: Annotated[Path, typer.Option(help="The training's folder; on a cluster on a file system that all nodes see.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=place, metavar="FOLDER", help="The training's folder; on a cluster one that all nodes see, or s3://… or gs://…."
+        ),
+    ],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as tune=lora. Repeatable.")] = None,
     ray: Annotated[bool, typer.Option(help="Whether Ray Train starts the workers; --no-ray for torchrun or a single process.")] = True,
     address: Address = None,

@@ -2,6 +2,7 @@
 
 python -m tests.chaos --kills 200 --engine scripted
 python -m tests.chaos --kills 20 --engine vllm
+python -m tests.chaos --kills 20 --object-store
 
 With `cluster` the drivers join a Ray that outlives them, as on a real cluster: a killed driver's workers may still be at work when
 the next driver begins. Otherwise each driver has a Ray of its own, which must be gone when it is killed.
@@ -11,7 +12,6 @@ import argparse
 import contextlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -24,10 +24,12 @@ from unittest import mock
 import psutil
 
 from tests.cluster import Cluster, cluster
+from tests.object_store import object_store
 from tests.support import assert_balanced, command, german_pages, outcomes, recipe, succeeded, traced, wait_until_gone, xl
 from xl.engines.scripted import TRACE
 from xl.execute import max_rows_redone
 from xl.recipe import Model
+from xl.storage import place, remove
 
 STAGES = ["pages", "unique", "pairs", "contrasts", "rated", "accepted", "dataset"]
 
@@ -78,8 +80,10 @@ SETTINGS = {
 }
 
 
-def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, say=print) -> Counter[str]:  # type: ignore[no-untyped-def]
-    """Run, kill, run again … until so many kills have been survived; returns the kills by target.
+def kill_and_compare(  # type: ignore[no-untyped-def]
+    num_kills: int, setting: Setting, seed: int, folder: Path, say=print, runs: Path | None = None
+) -> Counter[str]:
+    """Run, kill, run again … until so many kills have been survived; returns the kills by target. The runs are in `folder`, or in `runs`.
 
     Raises AssertionError when a row is lost, doubled or decided otherwise than in the undisturbed run, when a kill costs more than
     the rows in flight, or when a killed driver's processes stay behind.
@@ -88,17 +92,17 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
     pages = german_pages(folder / "pages", setting.num_pages, files=2)
     path = recipe(folder / "recipe.yaml", pages, models={"writer": setting.writer}, rating=setting.rating)
     kills: Counter[str] = Counter()
-    trace = folder / "trace"
+    trace, runs = folder / "trace", runs or folder
     joined = cluster() if setting.cluster else contextlib.nullcontext()
     with mock.patch.dict(os.environ, {TRACE: str(trace)}), joined as running:
         join = running.join if running else []
-        succeeded(xl("run", path, "--out", folder / "undisturbed", *join, timeout=3600))
-        expected, requests = outcomes(folder / "undisturbed"), traced(trace)
-        assert_balanced(folder / "undisturbed", STAGES)
+        succeeded(xl("run", path, "--out", runs / "undisturbed", *join, timeout=3600))
+        expected, requests = outcomes(runs / "undisturbed"), traced(trace)
+        assert_balanced(runs / "undisturbed", STAGES)
         round_ = 0
         while kills.total() < num_kills:
             round_ += 1
-            run, before = folder / f"run-{round_}", kills.total()
+            run, before = runs / f"run-{round_}", kills.total()
             trace.unlink(missing_ok=True)
             _disturbed(command("run", path, "--out", run, *join), running, setting, draw, kills, num_kills)
             here = kills.total() - before
@@ -110,7 +114,7 @@ def kill_and_compare(num_kills: int, setting: Setting, seed: int, folder: Path, 
             assert redone <= bound, f"run {round_}: {redone} requests were made again after {here} kills, at most {bound} may be"
             told = f"run {round_}: {here} kills ({kills.total()} in all), rows as undisturbed"
             say(f"{told}, {redone} requests redone (bound {bound})" if requests else told, flush=True)
-            shutil.rmtree(run)
+            remove(run)
         if running:
             _assert_gone([p for p in psutil.Process(running.pid).children(recursive=True) if _matches(p, *setting.targets)])
     return kills
@@ -187,10 +191,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--engine", choices=SETTINGS, default="scripted")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--object-store", action="store_true", help="have the runs in an object store of this machine")
     arguments = parser.parse_args()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="xl-chaos-") as folder:
-        kills = kill_and_compare(arguments.kills, SETTINGS[arguments.engine], arguments.seed, Path(folder))
+    store = object_store() if arguments.object_store else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory(prefix="xl-chaos-") as folder, store as bucket:
+        runs = place(bucket or folder)
+        kills = kill_and_compare(arguments.kills, SETTINGS[arguments.engine], arguments.seed, Path(folder), runs=runs)
     by_target = ", ".join(f"{target} {count}" for target, count in kills.most_common())
     print(f"{kills.total()} kills survived ({by_target}) in {time.monotonic() - started:,.0f} s: no row lost, doubled or decided otherwise")
 

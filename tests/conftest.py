@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import cluster
+from tests.object_store import object_store
 from tests.support import Cli, here
 
 # Two engines on two cores take 59 s for what takes them 147 s where each waits for its own threads by spinning.
@@ -37,3 +38,10 @@ def joined(join: list[str]) -> Iterator[Cli]:
 
     with ray_session(join[1]):
         yield here
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The URL of a bucket in an object store of this machine."""
+    with object_store() as url:
+        yield url

@@ -17,13 +17,13 @@ from typing import Any
 from unittest import mock
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import typer
 import yaml
 
 from xl import cli
 from xl.engines.scripted import POISON
+from xl.store import read_table
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 """A command line that runs to its end."""
@@ -124,7 +124,7 @@ def ledger(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 def rows(run: Path, stage: str) -> list[dict[str, Any]]:
     """All rows of a stage, whatever became of them, without their place in the files."""
-    return [row for path in sorted((run / "stages" / stage / "shards").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return [row for path in sorted((run / "stages" / stage / "shards").glob("*.parquet")) for row in read_table(path).to_pylist()]
 
 
 def outcomes(run: Path) -> dict[str, Counter[tuple[str, str]]]:

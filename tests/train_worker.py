@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tests.training import greedy, prompts_of
+from tests.training import folder_of, greedy, prompts_of
 from xl.engines.models import resolve
 from xl.train import loop
 from xl.train.job import Job
@@ -39,7 +39,7 @@ def main(folder: Path, trainings: list[dict[str, Any]]) -> None:
         settings = Train(**training["settings"])
         base, revision = training["base"], training["revision"]
         model = resolve(base, revision) if revision else resolve(str(folder / base))
-        train(folder / "pairs.jsonl", model, folder / training["out"], settings, use_ray=False)
+        train(folder / "pairs.jsonl", model, folder_of(folder, training["out"]), settings, use_ray=False)
 
 
 def _killing(rank: int, last_step: int) -> Any:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.tiny_model import tiny_dataset, tiny_model
+from xl.storage import is_url, place
 from xl.train.metrics import read_metrics
 from xl.train.tokens import open_documents
 
@@ -38,6 +39,11 @@ PRELOADED = [
 """Importing these takes ten times as long as a tiny training."""
 
 Training = dict[str, Any]
+
+
+def folder_of(root: Path, out: str) -> Path:
+    """Where a training is: its name in the tests' folder, or its URL."""
+    return place(out) if is_url(out) else root / out
 
 
 def training(
@@ -69,22 +75,26 @@ def run_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bo
 
 
 def fork_trainings(root: Path, *trainings: Training, workers: int = 1, killed: bool = False) -> None:
-    """`run_trainings` in forks of a process that has imported what they need; without a hub, and on CPU alone."""
+    """`run_trainings` in forks of a process that has imported what they need; without a hub, and on CPU alone.
+
+    That process may be older than the object store that is asked now.
+    """
     from torch.distributed.elastic.utils.distributed import get_free_port
     from torch.multiprocessing import ProcessExitedException, start_processes
 
     multiprocessing.set_forkserver_preload(PRELOADED)
-    arguments = (workers, get_free_port(), root, trainings)
+    store = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "XL_CACHE"))}
+    arguments = (workers, get_free_port(), root, trainings, store)
     with mock.patch.dict(os.environ, WORKER_ENV), pytest.raises(ProcessExitedException, match="SIGKILL") if killed else nullcontext():
         start_processes(worker, arguments, workers, start_method="forkserver")
 
 
-def worker(rank: int, num_workers: int, port: int, root: Path, trainings: tuple[Training, ...]) -> None:
+def worker(rank: int, num_workers: int, port: int, root: Path, trainings: tuple[Training, ...], store: dict[str, str]) -> None:
     """One worker, with the environment that torchrun would give it."""
     from tests.train_worker import main
 
     where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_workers, "LOCAL_WORLD_SIZE": num_workers, "MASTER_PORT": port}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in where.items()}}
+    os.environ |= {**store, "MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in where.items()}}
     main(root, list(trainings))
 
 
@@ -126,6 +136,6 @@ class Bench:
 
     def losses(self, out: str) -> list[float]:
         """Losses by step; the steps must be 1, 2, 3, …"""
-        metrics = read_metrics(self.root / out / "metrics.jsonl")
+        metrics = read_metrics(folder_of(self.root, out) / "metrics.jsonl")
         assert [entry.step for entry in metrics] == list(range(1, len(metrics) + 1))
         return [entry.loss for entry in metrics]

@@ -1,4 +1,4 @@
-"""What an arm has in common with the run that it is an arm of, as links to the run's own folders; nothing is written through them."""
+"""What an arm has in common with the run that it is an arm of: it reads the run's own folders, and writes nothing there."""
 
 from collections.abc import Iterable
 
@@ -6,22 +6,21 @@ from xl.folder import RunFolder
 
 
 def share(run: RunFolder, arm: RunFolder, names: Iterable[str]) -> None:
-    """Link folders of the run, by their paths in it, into the arm's.
+    """Let an arm read parts of the run, by their paths in it.
 
     It ends at the first one that the arm has of its own, or that the run lacks: those behind it are made of it.
     """
+    shared = arm.shared
     for name in names:
-        place = arm.root / name
-        if place.is_symlink():
+        if name in shared:
             continue
-        if place.exists() or not (run.root / name).exists():
-            return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to("/".join([*[".."] * (2 + name.count("/")), name]))
+        if (arm.root / name).exists() or not (run.root / name).exists():
+            break
+        shared.append(name)
+    if shared:
+        arm.share(shared)
 
 
 def unshare(arm: RunFolder) -> None:
-    """Take the links away, so that nothing that is cleared in the arm's folder is cleared in the run's."""
-    for path in (*(arm.root / "stages").glob("*"), *(arm.root / "models").glob("*"), arm.manifest):
-        if path.is_symlink():
-            path.unlink()
+    """Let an arm have nothing of the run's, so that nothing that is cleared for it is cleared there."""
+    (arm.root / "shared.json").unlink(missing_ok=True)

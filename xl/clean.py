@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from xl.errors import UserError
 from xl.folder import RunFolder, locked
 from xl.records import Status
+from xl.store import read_table, write_atomically
 
 
 def clean_run(run: RunFolder) -> int:
@@ -26,16 +27,14 @@ def clean_run(run: RunFolder) -> int:
             raise UserError(f"{unfinished[0]} is not finished; `xl clean` would take what it still needs")
         # It stands there before the first shard is emptied: from then on the run cannot go on, whatever ends this.
         run.write_info({**info, "cleaned": True})
-        own = [stage for stage in info["stages"][:-1] if not run.is_shared(stage)]
+        own = [stage for stage in info["stages"][:-1] if not run.is_shared(f"stages/{stage}")]
         return sum(_empty(path) for stage in own for path in run.store(stage).shards_folder.glob("*.parquet"))
 
 
 def _empty(path: Path) -> int:
     """Take the kept rows out of a shard; returns the bytes freed."""
     before = path.stat().st_size
-    table = pq.read_table(path)
+    table = read_table(path)
     rest = table.filter(pc.not_equal(table["status"], Status.KEPT.value))
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(rest, temporary, compression="zstd")
-    temporary.replace(path)
+    write_atomically(path, lambda p: pq.write_table(rest, p, compression="zstd"))
     return before - path.stat().st_size

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from xl.errors import DISK_FULL, UserError
 from xl.evaluate.benchmarks import command as benchmarks
 from xl.options import Address
+from xl.storage import explained, place
 
 app = typer.Typer(
     help="From multilingual web pages to cross-lingual instruction data.",
@@ -30,12 +31,19 @@ if not console.is_terminal:
 
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", parser=place, help="The folder of a run.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as pages.from=data/*.parquet. Repeatable."),
 ]
-Out = Annotated[Path | None, typer.Option(help="The run's folder, by default runs/RECIPE; on a cluster where all nodes see it.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        parser=place,
+        metavar="FOLDER",
+        help="The run's folder, by default runs/RECIPE; on a cluster one that all nodes see, or s3://… or gs://….",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Take at most so many pages per language.")]
 Redo = Annotated[bool, typer.Option("--redo", help="Redo the stages that a changed recipe touches; keep the rest.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds and start over.")]
@@ -81,7 +89,7 @@ def run(
 def submit(
     recipe: RecipePath,
     cluster: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard, such as http://127.0.0.1:8265.")],
-    out: Annotated[str, typer.Option(help="The run's folder, on storage that all nodes of the cluster see.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="The run's folder, that all nodes of the cluster see, or s3://… or gs://….")],
     set_: Overrides = None,
     limit: Limit = None,
     redo: Redo = False,
@@ -115,11 +123,12 @@ def submit(
 @app.command()
 def plan(
     recipe: RecipePath,
-    out: Annotated[Path | None, typer.Option(help="The run's folder, if it has begun.")] = None,
+    out: Annotated[Path | None, typer.Option(parser=place, metavar="FOLDER", help="The run's folder, if it has begun.")] = None,
     set_: Overrides = None,
     limit: Limit = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A finished small run of the same stages: what rows, tokens and hours go by.")
+        Path | None,
+        typer.Option(metavar="RUN", parser=place, help="A finished small run of the same stages: what rows, tokens and hours go by."),
     ] = None,
     pages: Annotated[int | None, typer.Option(min=1, help="How many pages; by default estimated from the input's size.")] = None,
     cluster: Annotated[
@@ -363,7 +372,7 @@ def main() -> None:
 
 
 def guarded(commands: typer.Typer) -> None:
-    """Run a command line: a user's mistake is one line on stderr and exit code 2 (75 where a cluster is away), an interruption is 130."""
+    """Run a command line: a user's mistake is one line on stderr and exit code 2 (75: a cluster or store is away), an interruption 130."""
     try:
         commands(standalone_mode=True)
     except UserError as error:
@@ -372,11 +381,14 @@ def guarded(commands: typer.Typer) -> None:
     except KeyboardInterrupt:
         print("xl: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno == 28:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == 28:
             print(f"xl: {DISK_FULL}", file=sys.stderr)
             sys.exit(2)
-        raise
+        if (told := explained(error)) is None:
+            raise
+        print(f"xl: {told}", file=sys.stderr)
+        sys.exit(told.exit_code)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from xl.folder import RunFolder, differences, open_run, plain
 from xl.methods import check_recipe
 from xl.records import Row
 from xl.settings import semantic
+from xl.storage import place
 
 
 class Question(NamedTuple):
@@ -88,12 +89,12 @@ def parse_arms(texts: Sequence[str]) -> list[Arm]:
     """
     asked = [_read_arm(text) for text in texts]
     if len(asked) == 1 and asked[0].role is None:
-        return [Arm(role, role, (Path(asked[0].path),)) for role in ("base", "tuned")]
+        return [Arm(role, role, (place(asked[0].path),)) for role in ("base", "tuned")]
     runs: dict[str, list[Path]] = {}
     roles: dict[str, str] = {}
-    folders = Counter(path.name for path in {Path(one.path) for one in asked})
+    folders = Counter(path.name for path in {place(one.path) for one in asked})
     for text, one in zip(texts, asked, strict=True):
-        path, role = Path(one.path), one.role or "tuned"
+        path, role = place(one.path), one.role or "tuned"
         name = one.name or (path.name if folders[path.name] == 1 else one.path) + (f":{role}" if one.role else "")
         if roles.setdefault(name, role) != role:
             raise UserError(f"{text}: the arm {name!r} is {roles[name]!r} in another run; give this one another NAME=")
@@ -114,17 +115,17 @@ class _Asked(NamedTuple):
 def _read_arm(text: str) -> _Asked:
     """The parts of `[NAME=]RUN[:ROLE]`. What is there as a path is one, whatever signs are in it: `lr=1e-4` is a usual folder."""
     for start in (0, *(equals.end() for equals in re.finditer("=", text))):
-        name, place = text[: max(start - 1, 0)] or None, text[start:]
-        run, _, role = place.rpartition(":")
-        if place and Path(place).exists():
-            return _Asked(name, place, None)
-        if run and Path(run).exists():
+        name, path = text[: max(start - 1, 0)] or None, text[start:]
+        run, _, role = path.rpartition(":")
+        if path and place(path).exists():
+            return _Asked(name, path, None)
+        if run and place(run).exists():
             return _Asked(name, run, role)
-    given, _, place = text.rpartition("=")
+    given, _, path = text.rpartition("=")
     if "/" in given:  # a path that is missing, and is told so
-        given, place = "", text
-    run, _, role = place.rpartition(":")
-    return _Asked(given or None, run or place, role if run else None)
+        given, path = "", text
+    run, _, role = path.rpartition(":")
+    return _Asked(given or None, run or path, role if run else None)
 
 
 def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:

@@ -1,10 +1,9 @@
 """The dataset: accepted pairs as Parquet and JSON Lines in chat format, with where each came from.
 
-Written aside and put in place by one rename. `datasets.load_dataset("parquet", data_dir=…)` and TRL's trainers read it as it is.
+Put in place whole. `datasets.load_dataset("parquet", data_dir=…)` and TRL's trainers read it as it is.
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xl import storage
 from xl.lease import fence_for
 from xl.pages.contamination import document_of
 from xl.records import Row
@@ -104,15 +104,21 @@ def export(store: StageStore, shards: list[str], method: str, models: Mapping[st
     Raises:
         Superseded: another driver has taken the run over.
     """
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    fence = fence_for(folder.parent)
+    with storage.replaced(folder, "README.md", fence.check if fence else lambda: None) as aside:
+        num_pairs = _write(aside, (pair_of(row, method, models) for row in kept_rows(store, shards)))
+        (aside / "README.md").write_text(card, "utf-8")
+    return num_pairs
+
+
+def _write(folder: Path, pairs: Iterator[Row]) -> int:
+    """Write the pairs' files; returns how many pairs there are."""
     num_pairs = num_files = 0
     writer: pq.ParquetWriter | None = None
-    with open(aside / "train.jsonl", "w", encoding="utf-8") as lines:
-        for chunk in _chunks(pair_of(row, method, models) for row in kept_rows(store, shards)):
+    with open(folder / "train.jsonl", "w", encoding="utf-8") as lines:
+        for chunk in _chunks(pairs):
             if writer is None:
-                writer = pq.ParquetWriter(aside / f"train-{num_files:05d}.parquet", DATASET_SCHEMA, compression="zstd")
+                writer = pq.ParquetWriter(folder / f"train-{num_files:05d}.parquet", DATASET_SCHEMA, compression="zstd")
                 num_files += 1
             writer.write_table(pa.Table.from_pylist(chunk, schema=DATASET_SCHEMA))
             lines.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in chunk)
@@ -122,11 +128,6 @@ def export(store: StageStore, shards: list[str], method: str, models: Mapping[st
                 writer = None
     if writer is not None:
         writer.close()
-    (aside / "README.md").write_text(card, "utf-8")
-    if (fence := fence_for(folder.parent)) is not None:
-        fence.check()
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
     return num_pairs
 
 

@@ -10,7 +10,8 @@
     RUN/benchmarks/       the same, of questions that have right answers
     RUN/models/ROLE/      a model that the method trains for itself, such as the one that writes instructions
     RUN/rounds.json       what the rounds of X-Instruction's trained rater came to
-    RUN/arms/NAME/        a run of each of the recipe's arms; stages that it shares with the run are links to them
+    RUN/arms/NAME/        a run of each of the recipe's arms; shared.json there names what it takes from the run's own folders
+    RUN/discarded.json    folders that are being deleted; what a kill leaves of them is nobody's
     RUN/lease/            who is at work there (xl/lease.py)
     RUN/report.html       what happened, to look at
 
@@ -21,15 +22,13 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import re
-import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xl import placement
+from xl import placement, storage
 from xl.errors import UserError
 from xl.lease import fence_for, lease
 from xl.stage import Stage, fingerprints
@@ -49,7 +48,7 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        return self.root / "manifest"
+        return self.part("manifest")
 
     @property
     def dataset(self) -> Path:
@@ -65,7 +64,7 @@ class RunFolder:
 
     def role_folder(self, role: str) -> Path:
         """Where the model of a role is that the run makes itself."""
-        return self.root / "models" / role
+        return self.part(f"models/{role}")
 
     def arm(self, name: str) -> "RunFolder":
         """Where an arm of the run's recipe goes."""
@@ -82,24 +81,33 @@ class RunFolder:
         return RunFolder(self.root / "benchmarks")
 
     @property
-    def trash(self) -> Path:
-        return self.root / "trash"
-
-    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
+    @property
+    def shared(self) -> list[str]:
+        """Parts that are those of the run that this is an arm of: they are finished, and only read here."""
+        return read_json(self.root / "shared.json") or []
+
+    def share(self, parts: Iterable[str]) -> None:
+        """Have these parts be the run's."""
+        write_json(self.root / "shared.json", list(parts))
+
+    def is_shared(self, part: str) -> bool:
+        """Whether a part, such as `stages/pages`, is the run's."""
+        return part in self.shared
+
+    def part(self, name: str) -> Path:
+        """Where a part is: here, or in the run that this is an arm of."""
+        return (self.root.parent.parent if self.is_shared(name) else self.root) / name
+
     def store(self, stage: str) -> StageStore:
         """The store of one stage; it takes rows from this process and its workers only as long as the folder is theirs."""
-        return StageStore(self.root / "stages" / stage, fence_for(self.root))
-
-    def is_shared(self, stage: str) -> bool:
-        """Whether a stage is that of the run that this is an arm of: it is finished, and only read here."""
-        return (self.root / "stages" / stage).is_symlink()
+        return StageStore(self.part(f"stages/{stage}"), fence_for(self.root))
 
     def stage_info(self, stage: str) -> dict[str, Any]:
         """A stage's `stage.json`, or an empty dict."""
-        return read_json(self.root / "stages" / stage / "stage.json") or {}
+        return read_json(self.part(f"stages/{stage}") / "stage.json") or {}
 
     def write_stage_info(self, stage: str, info: Mapping[str, Any]) -> None:
         """Replace a stage's `stage.json`."""
@@ -132,10 +140,9 @@ def open_finished_run(root: Path) -> RunFolder:
 
 def claim(root: Path) -> RunFolder:
     """A folder for a run, new or existing. Raises UserError when it holds something else, or cannot be made."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(root)):
-        raise UserError(f"--out {root}: runs are on file systems, for they are locked and renamed; mount the store, or give a folder")
+    root = storage.place(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(root)
         foreign = [] if (root / "run.json").exists() else contents(root)
     except OSError as error:
         raise UserError(f"--out {root}: {error.strerror or error}") from None
@@ -146,7 +153,7 @@ def claim(root: Path) -> RunFolder:
 
 def contents(root: Path) -> list[str]:
     """Names of what a folder holds, beside what is there as soon as it is locked."""
-    return sorted(path.name for path in root.iterdir() if path.name not in NOBODYS)
+    return [name for name in storage.names_in(root) if name not in NOBODYS]
 
 
 @contextlib.contextmanager
@@ -193,8 +200,10 @@ def _seen(answer: Any) -> bool:
 
     try:
         return bool(ray.get(answer))
-    except RayTaskError:
-        raise
+    except RayTaskError as error:
+        if storage.explained(error) is None:
+            raise
+        return False
     except RayError:
         return True
 
@@ -232,7 +241,7 @@ def check_fingerprints(
     discard(run, ())
     begun = {name: run.stage_info(name).get("fingerprint") for name in names}
     stale = [name for name in names if begun[name] is not None and begun[name] != wanted[name]]
-    unknown = [p.name for p in sorted((run.root / "stages").glob("*")) if p.name not in (*wanted, *kept)]
+    unknown = [name for name in sorted(path.name for path in (run.root / "stages").glob("*")) if name not in (*wanted, *kept)]
     if not stale and not unknown:
         return []
     if not redo:
@@ -250,7 +259,7 @@ def check_fingerprints(
         run.write_info({**run.info, "finished": None})
     for name in names:
         # Open shards of a fused pass hold rows of the stages after it as well.
-        shutil.rmtree(run.store(name).log_folder, ignore_errors=True)
+        storage.remove(run.store(name).log_folder)
     discard(run, [run.root / "stages" / name for name in [*stale, *unknown]])
     return stale + unknown
 
@@ -258,14 +267,17 @@ def check_fingerprints(
 def discard(run: RunFolder, folders: Iterable[Path]) -> None:
     """Delete folders of a run, those that are there, and what a kill left of others.
 
-    Each leaves its place by one rename: of a stage that a kill left half deleted, the rest would be taken for rows of its new settings.
+    They are noted first: of a stage that a kill left half deleted, the rest would be taken for rows of its new settings.
     """
-    shutil.rmtree(run.trash, ignore_errors=True)
-    for folder in folders:
-        if folder.exists():
-            run.trash.mkdir(exist_ok=True)
-            folder.rename(run.trash / folder.name)
-    shutil.rmtree(run.trash, ignore_errors=True)
+    noted = run.root / "discarded.json"
+    left: list[str] = read_json(noted) or []
+    parts = [*left, *(folder.relative_to(run.root).as_posix() for folder in folders if folder.exists())]
+    if not parts:
+        return
+    write_json(noted, parts)
+    for part in parts:
+        storage.remove(run.root / part)
+    noted.unlink()
 
 
 def _like(settings: Any, wanted: Any) -> Any:
@@ -318,8 +330,3 @@ def environment() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[library] = importlib.metadata.version(library)
     return versions
-
-
-def free_bytes(folder: Path) -> int:
-    """Free space where a folder is."""
-    return shutil.disk_usage(folder).free

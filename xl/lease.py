@@ -1,9 +1,9 @@
 """Who may write to a folder: one driver at a time, on whichever machine of a cluster.
 
 A lease is a numbered file in FOLDER/lease, and making the next number takes the folder over: of several who try, a file system lets one
-succeed, NFS too. Whoever holds it changes its file every few seconds. A holder whose file stays as it is for `LEASE_SECONDS`, by the
-clock of the one who waits, is taken for dead; clocks of different machines are never compared. What a dead driver leaves at work on a
-cluster carries its number, and commits nothing once there is a higher one.
+succeed, NFS too, and so does an object store that is asked for a new object only. Whoever holds it changes its file every few seconds. A
+holder whose file stays as it is for `LEASE_SECONDS`, by the clock of the one who waits, is taken for dead; clocks of different machines
+are never compared. What a dead driver leaves at work on a cluster carries its number, and commits nothing once there is a higher one.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xl import storage
 from xl.errors import UserError
 
 LEASE_SECONDS = 30.0
@@ -65,7 +66,7 @@ def lease(folder: Path, seconds: float = LEASE_SECONDS) -> Iterator[Fence]:
         Superseded: somebody else took over while this process could not say that it lives, because it stood still, say.
     """
     leases = folder.resolve() / "lease"
-    leases.mkdir(exist_ok=True)
+    storage.make_folder(leases)
     fence = _take(leases, seconds)
     _held[leases.parent] = fence
     over = threading.Event()
@@ -83,7 +84,7 @@ def lease(folder: Path, seconds: float = LEASE_SECONDS) -> Iterator[Fence]:
         if is_main:
             signal.signal(signal.SIGUSR2, before)
         del _held[leases.parent]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             _write(fence, {"released": True})
 
 
@@ -93,14 +94,21 @@ def _take(leases: Path, seconds: float) -> Fence:
         _wait_for_silence(leases, last, before, seconds)
     fence = Fence(leases, last + 1)
     try:
-        with open(_path(fence), "x", encoding="utf-8") as file:
-            json.dump(_myself(0), file)
+        storage.create(_path(fence), json.dumps(_myself(0)))
     except FileExistsError:
         raise UserError(f"--out {leases.parent}: another run has just begun there; wait for it or end it") from None
+    _check_store(fence)
     fence.check()  # whoever was slow to get here has a number that others have left behind
     for number in range(1, last + 1):
         (leases / f"{number:06d}.json").unlink(missing_ok=True)
     return fence
+
+
+def _check_store(fence: Fence) -> None:
+    """Raise UserError for a store that makes an object anew where there is one: it would let two drivers have the same number."""
+    with contextlib.suppress(FileExistsError):
+        storage.create(_path(fence), json.dumps(_myself(0)))
+        raise UserError(f"--out {fence.leases.parent}: the store knows no conditional writes (If-None-Match), which keep two runs apart")
 
 
 def _wait_for_silence(leases: Path, number: int, before: Mapping[str, Any], seconds: float) -> None:
@@ -146,8 +154,8 @@ def _beat(fence: Fence, every_seconds: float, over: threading.Event, may_interru
     count = 0
     while not over.wait(every_seconds):
         count += 1
-        # A moment without storage is no reason to stop: whoever takes over in it is seen when storage is back.
-        with contextlib.suppress(OSError):
+        # A moment without storage, of whose errors each store has its own, is no reason to stop: who takes over in it is seen afterwards.
+        with contextlib.suppress(Exception):
             if newest(fence.leases) > fence.number:
                 if not may_interrupt:
                     return
@@ -177,6 +185,9 @@ def _path(fence: Fence) -> Path:
 
 def _write(fence: Fence, content: Mapping[str, Any]) -> None:
     """Change the file in its place: of a file that is replaced, NFS clients may see the old one for a minute. It must not come back."""
+    if not storage.is_local(fence.leases):
+        _path(fence).write_text(json.dumps(content), "utf-8")
+        return
     with open(_path(fence), "r+", encoding="utf-8") as file:
         file.write(json.dumps(content))
         file.truncate()

@@ -209,7 +209,7 @@ class Pipeline:
         keys = fingerprints(self.stages, self.source_fingerprint)
         todo = passes(self.stages)
         for number, together in enumerate(todo, 1):
-            shared = [stage for stage in together if self.run.is_shared(stage.name)]
+            shared = [stage for stage in together if self.run.is_shared(f"stages/{stage.name}")]
             for stage in shared:
                 schema, source = schema_after(stage, schema), FromStage(self.run.store(stage.name))
                 shards = self._close_stage(stage, shards)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from xl import arms as arms_folder
-from xl import dataset, folder, summary
+from xl import dataset, folder, storage, summary
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import UserError
 from xl.evaluate.rows import take_exam, take_rows
@@ -125,13 +125,13 @@ class Job:
                 return None
             self.make(role, training)
         player = model, training.model(target)
-        if training.exam and not target.is_symlink():
+        if training.exam and not self.run.is_shared(f"models/{role}"):
             take_exam(training.exam, target / "exam", role, player, self.recipe.seed, self.engines, self.console)
         return player
 
     def make(self, role: str, training: RoleTraining) -> None:
-        """Make the model of a role, unless it is there. An arm's link leads to the run's own, which is made and examined."""
-        if self.run.role_folder(role).is_symlink():
+        """Make the model of a role, unless it is there. What an arm shares is the run's own, which is made and examined."""
+        if self.run.is_shared(f"models/{role}"):
             return
         self.console.print(f"model of the role {role}: {training.base.name}, tuned on {training.amount}", highlight=False)
         make_model(training, self.run.role_folder(role), self.engines.make_room_for, self.console)
@@ -153,6 +153,7 @@ def run_recipe(recipe: Recipe, out: Path, options: Options, console: Console) ->
     engines = Engines(console)
 
     def planned(recipe: Recipe, run: RunFolder) -> Job:
+        arms_folder.unshare(run)
         models, trainings = resolve_models(recipe, run)
         return Job(recipe, run, options, console, models, trainings, method_stages(recipe, models), engines)
 
@@ -161,8 +162,6 @@ def run_recipe(recipe: Recipe, out: Path, options: Options, console: Console) ->
         main, *arms = jobs = [planned(recipe, run), *(planned(arm_of(recipe, name), run.arm(name)) for name in recipe.arms)]
         if options.fresh:
             _start_over(run)
-        for arm in arms:
-            arms_folder.unshare(arm.run)
         todo = [job for job in jobs if _has_work(job, main)]
         if todo:
             _execute_all(main, todo)
@@ -195,7 +194,7 @@ def _share(main: Job, arm: Job) -> None:
         arms_folder.share(main.run, arm.run, (f"stages/{name}" for name in common))
     for role, training in arm.trainings.items():
         is_same = role in main.models and main.models[role].digest == training.digest
-        if is_same and (training.lessons is None or arm.run.is_shared(training.lessons.stage)):
+        if is_same and (training.lessons is None or arm.run.is_shared(f"stages/{training.lessons.stage}")):
             arms_folder.share(main.run, arm.run, [f"models/{role}"])
 
 
@@ -220,6 +219,8 @@ def _execute_all(main: Job, todo: list[Job]) -> None:
 
 
 def _start_over(run: RunFolder) -> None:
+    if run.info:
+        run.write_info({**run.info, "finished": None})  # whatever ends this
     parts = ("arms", "models", "held_out", "stages")
     places = (run.manifest, run.dataset, run.training, run.evaluation.root, run.benchmarks.root)
     folder.discard(run, (*(run.root / part for part in parts), *places))
@@ -358,7 +359,7 @@ def write_dataset(run: RunFolder, recipe: Recipe, shards: list[str]) -> int:
 
 
 def _check_disk(job: Job, manifest: Manifest) -> None:
-    need, free = estimated_bytes(manifest), folder.free_bytes(job.run.root)
+    need, free = estimated_bytes(manifest), storage.free_bytes(job.run.root)
     if need > free:
         amounts = f"the run needs about {decimal(need)} and {decimal(free)} are free"
         raise UserError(f"--out {job.run.root}: {amounts}; choose another folder or a --limit")

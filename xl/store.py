@@ -5,7 +5,7 @@
     STAGE/stage.json                   fingerprint and settings; once finished also the time it took
 
 Every shard of every stage stands for the same rows: shard NAME of a stage holds the rows that shard NAME of the stage
-before it kept. A file comes into being by one rename, so it is there whole or not at all.
+before it kept. A file comes into being by one rename (in an object store by one request), so it is there whole or not at all.
 
 Completeness is checked, not assumed. An input shard has a digest over its rows in their order, each committed row remembers the
 digest of the row that it was made from (`_input`), and a shard is sealed only when the second give the first again.
@@ -18,7 +18,7 @@ from its own segments alone: whatever an orphan writes later is not looked at.
 import itertools
 import json
 import os
-import shutil
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xl import storage
 from xl.lease import Fence, fence_for
 from xl.records import FATE_SCHEMA, Row, Status, digest_of, fate_columns, row_digest
 from xl.stage import RowStage, Walk
@@ -125,6 +126,14 @@ class SealedShard:
 
 def write_atomically(path: Path, write: Any, fence: Fence | None = None) -> None:
     """Call `write(temporary path)`, then give the file its name: it appears whole or not at all, and only as long as the fence stands."""
+    if not storage.is_local(path):
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / path.name
+            write(whole)
+            if fence is not None:
+                fence.check()
+            storage.put(whole, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -149,6 +158,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
+def read_table(path: Path, **options: Any) -> pa.Table:
+    """A Parquet file, or a folder of them, as `pyarrow.parquet.read_table` reads it with these options."""
+    where, filesystem = storage.for_arrow(path)
+    return pq.read_table(where, filesystem=filesystem, partitioning=None, **options)
+
+
 class StageStore:
     """The folder of one stage. With a fence, rows are committed only as long as it stands."""
 
@@ -164,10 +179,11 @@ class StageStore:
 
     def sealed(self, shard: str) -> SealedShard | None:
         """A shard's footer, or None while the shard is not sealed."""
-        path = self.path(shard)
-        if not path.exists():
+        where, filesystem = storage.for_arrow(self.path(shard))
+        try:
+            data = json.loads(pq.read_schema(where, filesystem=filesystem).metadata[_METADATA_KEY])
+        except FileNotFoundError:
             return None
-        data = json.loads(pq.read_schema(path).metadata[_METADATA_KEY])
         ledger = {lang: Ledger.from_json(entry) for lang, entry in data["ledger"].items()}
         return SealedShard(shard, data["input"], data["output"], ledger, {k: (v[0], v[1]) for k, v in data["usage"].items()})
 
@@ -177,11 +193,12 @@ class StageStore:
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """All rows of a sealed shard."""
-        return pq.read_table(self.path(shard), columns=columns, partitioning=None)
+        return read_table(self.path(shard), columns=columns)
 
     def kept(self, shard: str) -> Iterator[tuple[Row, str]]:
         """The rows that a sealed shard kept, without bookkeeping, each with its digest: what the next stage gets."""
-        for batch in pq.ParquetFile(self.path(shard)).iter_batches(batch_size=256):
+        where, filesystem = storage.for_arrow(self.path(shard))
+        for batch in pq.ParquetFile(where, filesystem=filesystem).iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 if row["status"] == Status.KEPT:
                     columns = {key: value for key, value in row.items() if key not in FATE_SCHEMA.names}
@@ -222,15 +239,14 @@ class StageStore:
         """Finished rows of an open shard: those of one attempt, or of all."""
         for path in sorted((self.log_folder / shard).glob(f"{attempt or '*'}.*.arrow")):
             try:
-                with pa.OSFile(str(path), "rb") as file:
-                    yield from pa.ipc.open_file(file).read_all().to_pylist()
+                yield from pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all().to_pylist()
             except FileNotFoundError:
                 # An orphan of an earlier attempt sealed the shard and cleared its log; the rows will be done once more.
                 continue
 
     def clear_log(self, shard: str) -> None:
         """Forget the segments of a sealed shard."""
-        shutil.rmtree(self.log_folder / shard, ignore_errors=True)
+        storage.remove(self.log_folder / shard)
 
     def ledger(self, shards: Iterable[str]) -> dict[str, Ledger]:
         """The stage's ledger by language over these shards."""

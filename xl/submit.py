@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
+from xl import storage
 from xl.errors import Unavailable, UserError, require
 from xl.progress import left
 
@@ -134,8 +135,8 @@ def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[st
         raise UserError(f"{recipe} is not in {working_dir}, which is all that the cluster gets; see --working-dir") from None
     if not (working_dir / "jobs" / "run.py").exists():
         raise UserError(f"--working-dir {working_dir} holds no jobs/run.py; it is to be a checkout of this project")
-    if not out.startswith("/"):
-        raise UserError(f"--out {out}: a full path is wanted, to storage that all nodes of the cluster see")
+    if not out.startswith("/") and not storage.is_url(out):
+        raise UserError(f"--out {out}: a full path is wanted, to storage that all nodes of the cluster see, or s3://… or gs://…")
     return ["python", "jobs/run.py", inside.as_posix(), "--out", out, *arguments]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +29,7 @@ from xl.report.evaluation import Evaluation, Training
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
 from xl.report.rounds import read_rounds
 from xl.settings import semantic
-from xl.store import Ledger, StageStore, read_json
+from xl.store import Ledger, StageStore, read_json, read_table
 from xl.train.metrics import METRICS, read_metrics
 from xl.train.tokens import read_summary
 
@@ -127,7 +126,7 @@ def rows_with_id(store: StageStore, names: list[str], prefix: str) -> Iterator[R
     """The rows of a stage whose id begins with `prefix`."""
     for name in names:
         if store.path(name).exists():
-            table = pq.read_table(store.path(name), filters=pc.starts_with(pc.field("id"), prefix))
+            table = read_table(store.path(name), filters=pc.starts_with(pc.field("id"), prefix))
             yield from table.to_pylist()
 
 

@@ -24,7 +24,7 @@ from xl.worker import FromStage
 
 
 def shared(data: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
-    """What of the run's folder each arm has as a link, when the run's stages are there."""
+    """What of the run's folder each arm shares, when the run's stages are there."""
 
     def execute(main: runs.Job, _: list[runs.Job]) -> None:
         for place in (main.run.manifest, *(main.run.root / "stages" / name for name in (runs.INPUT, *main.fingerprints))):
@@ -32,8 +32,7 @@ def shared(data: dict[str, Any], out: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(runs, "_execute_all", execute)
     runs.run_recipe(check_recipe(data, "r"), out, runs.Options(), Console(quiet=True))
-    arms = {name: out / "arms" / name for name in data["arms"]}
-    return {name: {path.relative_to(arm).as_posix() for path in arm.rglob("*") if path.is_symlink()} for name, arm in arms.items()}
+    return {name: set(RunFolder(out).arm(name).shared) for name in data["arms"]}
 
 
 def of_pages(tmp_path: Path, **arms: dict[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_a_kill_while_stages_are_cleared_leaves_no_row_of_the_old_settings(
         check_fingerprints(run, stages(2), "source", {}, redo=True)
     check_fingerprints(run, stages(2), "source", {}, redo=True)
     left = sorted(str(path.relative_to(tmp_path / "stages")) for path in (tmp_path / "stages").rglob("*") if path.is_file())
-    assert left == ["pages/shards/s0.parquet", "pages/stage.json"] and not (tmp_path / "trash").exists()
+    assert left == ["pages/shards/s0.parquet", "pages/stage.json"] and not (tmp_path / "discarded.json").exists()
 
 
 @pytest.mark.parametrize("number", range(10))
@@ -104,9 +104,9 @@ def test_a_run_that_was_finished_before_a_setting_was_known_is_finished(tmp_path
     assert not runs.run_recipe(given, run.root, runs.Options(), console), "there is nothing to do"
 
 
-def test_object_storage_is_not_taken_for_a_folder_of_that_name() -> None:
-    with pytest.raises(UserError, match="--out s3:/bucket/run: runs are on file systems"):
-        claim(Path("s3://bucket/run"))
+def test_a_store_that_cannot_keep_two_runs_apart_is_not_taken_for_a_folder_of_that_name() -> None:
+    with pytest.raises(UserError, match="abfs:/bucket/run: runs and models are in folders or in s3:// and gs://"):
+        claim(Path("abfs://bucket/run"))
 
 
 def test_a_folder_that_cannot_be_locked_is_named_in_one_line(tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ class _EngineActor:
     def _load(self) -> Any:
         if self._model.engine == "scripted":
             return ScriptedEngine(self._model.delay_seconds, chat=self._model.chat is not False)
+        from xl.engines.models import local_path
         from xl.engines.vllm import VLLMEngine
 
-        return VLLMEngine(self._model, self._resolved.path, self._resolved.chat)
+        return VLLMEngine(self._model, local_path(self._resolved.path), self._resolved.chat)
 
     async def node(self) -> str:
         """The id of the node that this is on."""

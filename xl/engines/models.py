@@ -1,10 +1,9 @@
-"""Where a model's weights are: a hub id, a local folder, or weights that come inside a pip package.
+"""Where a model's weights are: a hub id, a folder here or in an object store, or weights that come inside a pip package.
 
 Packaged weights need no network and are pinned by SHA-256. Most are GGUF files, which are turned once into a Hugging Face folder under
 the user's cache, because vLLM and transformers read those at full speed.
 """
 
-import fcntl
 import functools
 import hashlib
 import importlib
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xl import storage
 from xl.engines.gguf import gemma_tokenizer
 from xl.errors import MissingExtra, UserError, require
 
@@ -83,11 +83,6 @@ class ResolvedModel:
     """Branch, tag or commit of a hub id."""
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept: $XL_CACHE, or `xl` in the user's cache folder."""
-    return Path(os.environ.get("XL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xl")
-
-
 def cpu_computes_bf16() -> bool:
     """Whether this machine's CPU has instructions for bf16; without them PyTorch takes several times as long as in float32."""
     return bool(require("torch", "cpu").ops.mkldnn._is_mkldnn_bf16_supported())
@@ -101,15 +96,21 @@ def resolve(name: str, revision: str | None = None) -> ResolvedModel:
     """
     if name.startswith("packaged/"):
         return _resolve_packaged(name)
-    folder = Path(name).expanduser()
+    folder = storage.place(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise UserError(f"models: the folder {name!r} holds no config.json; a Hugging Face model folder is wanted")
         return ResolvedModel(name, str(folder.resolve()), folder_digest(folder), None, None)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if not storage.is_local(folder) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"models: no model folder {name!r}")
     revision = revision or "main"
     return ResolvedModel(name, name, f"hub:{name}@{revision}", None, None, revision)
+
+
+def local_path(path: str) -> str:
+    """A model's path as libraries take it that load weights: a hub id or a folder of this machine, which one in a store is copied to."""
+    found = storage.place(path)
+    return path if storage.is_local(found) else str(storage.local_copy(found))
 
 
 def folder_digest(folder: Path) -> str:
@@ -118,7 +119,7 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin", ".model", ".gguf", ".jinja"}):
         size = path.stat().st_size
         hasher.update(f"{path.name}\0{size}\0".encode())
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             hasher.update(file.read(1 << 20))
             if size > 1 << 20:
                 file.seek(-(1 << 20), os.SEEK_END)
@@ -136,7 +137,7 @@ def _resolve_packaged(name: str) -> ResolvedModel:
         folder = _package_folder(model) / model.folder
         _check_weights(folder / "model.safetensors", model)
     else:
-        folder = cache_folder() / "models" / f"{name.removeprefix('packaged/')}-{model.sha256[:12]}-v{CONVERSION}"
+        folder = storage.cache_folder() / "models" / f"{name.removeprefix('packaged/')}-{model.sha256[:12]}-v{CONVERSION}"
     return ResolvedModel(name, str(folder), f"sha256:{model.sha256}", f"{model.licence} ({model.licence_url})", model.chat)
 
 
@@ -145,9 +146,7 @@ def prepare(model: ResolvedModel) -> None:
     if model.name not in PACKAGED or Path(model.path).exists():
         return
     folder = Path(model.path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with storage.one_at_a_time(folder):
         if not folder.exists():
             # In a process of its own: torch and transformers are not to stay in the driver's memory.
             done = subprocess.run([sys.executable, "-m", "xl.engines.models", model.name], check=False, capture_output=True, text=True)
@@ -186,7 +185,7 @@ def _gguf_file(model: PackagedModel) -> Path:
     if beside is not None:
         return beside
     package = importlib.import_module(model.module)
-    return Path(package.assemble(cache_folder() / "gguf" / package.MODEL_NAME))
+    return Path(package.assemble(storage.cache_folder() / "gguf" / package.MODEL_NAME))
 
 
 def _package_folder(model: PackagedModel) -> Path:

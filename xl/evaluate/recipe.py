@@ -12,6 +12,7 @@ from xl.evaluate.settings import Evaluate
 from xl.pipeline import Role, find_model
 from xl.recipe import Model, checked, overridden, read_yaml
 from xl.settings import Languages, Strict
+from xl.storage import place
 
 
 class EvaluatedModels(Strict):
@@ -31,7 +32,7 @@ class EvaluationRecipe(Strict):
     languages: Annotated[Languages, Field(min_length=1)]
     models: EvaluatedModels
     evaluate: Evaluate
-    examples: Path | None = None
+    examples: str | None = None
     """The dataset that the examples of the arm `few_shot` come from."""
     seed: int = 0
 
@@ -56,4 +57,5 @@ def load_evaluation(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         if model is not None:
             roles[role] = (model, find_model(model))
     languages = recipe.evaluate.languages or recipe.languages
-    return Evaluation(recipe.evaluate, languages, recipe.seed, roles, recipe.examples, stands_alone=True)
+    examples = place(recipe.examples) if recipe.examples else None
+    return Evaluation(recipe.evaluate, languages, recipe.seed, roles, examples, stands_alone=True)

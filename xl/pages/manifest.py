@@ -11,7 +11,6 @@ comes back. It also finds damaged files and wrong columns before an engine start
 """
 
 import dataclasses
-import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,10 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xl import storage
 from xl.errors import UserError
 from xl.pages.read import Pages, SourceFile, read_file
 from xl.records import ID_BYTES, Row, digest_of, record_key, row_id
-from xl.store import InputShard, read_json, write_atomically, write_json
+from xl.store import InputShard, read_json, read_table, write_atomically, write_json
 
 SHARD_ROWS = 2_000
 """Pages in a shard. What a kill costs does not depend on it; it sets the size of the output files."""
@@ -75,7 +75,7 @@ class Manifest:
 
     def rows(self, entry: FileShards) -> Iterator[tuple[str, int, Row]]:
         """The file's pages that the run takes: name of the shard, place in it, and the row."""
-        plan = pq.read_table(self.root / "rows" / f"{entry.file.name}.parquet")
+        plan = read_table(self.root / "rows" / f"{entry.file.name}.parquet")
         ids = plan.column("id").combine_chunks()
         places = zip(plan.column("row").to_pylist(), plan.column("shard").to_pylist(), strict=True)
         seen: Counter[int] = Counter()
@@ -114,13 +114,13 @@ def make_manifest(
     counts = list(parallel(_index_file, [(root, file, pages) for file in files]))
     num_read = sum((Counter(c) for c in counts), Counter[str]())
     num_buckets = 1 + num_read.total() // _BUCKET_ROWS
-    shutil.rmtree(root / "repeated", ignore_errors=True)
+    storage.remove(root / "repeated")
     repeated = root / "repeated" / uuid.uuid4().hex  # tasks of a killed driver may live on and write into theirs
     list(parallel(_find_repeated, [(root, files, num_buckets, repeated)]))
     plans = enumerate(zip(files, _takes(counts, languages, limit), strict=True))
     planned = parallel(_plan_file, [(root, file, pages, take, number, repeated) for number, (file, take) in plans])
     entries = tuple(FileShards(file, tuple(shards)) for file, shards in zip(files, planned, strict=True))
-    shutil.rmtree(repeated.parent)
+    storage.remove(repeated.parent)
     if not any(entry.shards for entry in entries):
         have = ", ".join(f"{lang} ({count:,})" for lang, count in num_read.most_common(8)) or "nothing"
         wanted = ", ".join(languages)
@@ -156,7 +156,7 @@ def _index_file(root: Path, file: SourceFile, pages: Pages) -> dict[str, int]:
         lang_column = pa.array(langs, pa.string()).dictionary_encode().cast(_KEYS_SCHEMA.field("lang").type)
         table = pa.table([pa.array(keys, pa.binary(ID_BYTES)), lang_column], schema=_KEYS_SCHEMA)
         write_atomically(path, lambda p: pq.write_table(table, p, compression="zstd"))
-    counted = pq.read_table(path, columns=["lang"]).column("lang").value_counts()
+    counted = read_table(path, columns=["lang"]).column("lang").value_counts()
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
 
@@ -185,12 +185,12 @@ def _write_repeated(parts: list[np.ndarray[Any, Any]], path: Path) -> None:
 
 def _repeated_in(number: int, folder: Path) -> dict[bytes, int]:
     """Of the file of that number: the keys that several records have, and how many records of earlier files have each."""
-    found = pq.read_table(folder, columns=["key", "earlier"], filters=[("file", "==", number)], partitioning=None)
+    found = read_table(folder, columns=["key", "earlier"], filters=[("file", "==", number)])
     return dict(zip(found["key"].to_pylist(), found["earlier"].to_pylist(), strict=True))
 
 
 def _bucket_of(root: Path, file: SourceFile, bucket: int, num_buckets: int) -> np.ndarray[Any, Any]:
-    column = pq.read_table(root / "keys" / f"{file.name}.parquet", columns=["key"]).column("key").combine_chunks()
+    column = read_table(root / "keys" / f"{file.name}.parquet", columns=["key"]).column("key").combine_chunks()
     raw, start = column.buffers()[1] or b"", column.offset * ID_BYTES
     keys: np.ndarray[Any, Any] = np.frombuffer(raw, dtype=f"V{ID_BYTES}", count=len(column), offset=start)
     if num_buckets == 1:
@@ -215,7 +215,7 @@ def _takes(counts: list[dict[str, int]], languages: tuple[str, ...], limit: int 
 
 def _plan_file(root: Path, file: SourceFile, pages: Pages, take: dict[str, int], number: int, repeated: Path) -> list[InputShard]:
     """Choose the file's records, give them their ids, and cut them into shards."""
-    table = pq.read_table(root / "keys" / f"{file.name}.parquet")
+    table = read_table(root / "keys" / f"{file.name}.parquet")
     keys, langs = table.column("key").to_pylist(), table.column("lang").to_pylist()
     earlier = _repeated_in(number, repeated)
     taken: Counter[str] = Counter()

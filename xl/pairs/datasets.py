@@ -11,7 +11,6 @@ mixture:
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field
@@ -23,6 +22,7 @@ from xl.pairs import alpaca, demonstrations
 from xl.pairs.samples import SAMPLE_SCHEMA, Direction, Seen, direction_between, sample_id
 from xl.records import Row
 from xl.settings import Strict
+from xl.storage import place
 
 DATASET_SAMPLE_SCHEMA = SAMPLE_SCHEMA.append(pa.field("request", pa.string()))
 """A sample that may say already how the user asks for it: a method words its requests itself."""
@@ -43,7 +43,7 @@ class RunDataset(Strict):
 
     def files(self) -> list[str]:
         """The dataset's files, in their order. Raises UserError when there are none, or the run is not finished."""
-        root = Path(self.from_)
+        root = place(self.from_)
         folder = open_finished_run(root).dataset if (root / "run.json").exists() else root
         files = sorted(str(path) for path in folder.glob("train-*.parquet"))
         if not files:

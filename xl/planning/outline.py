@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.filesize import decimal
 
-from xl.folder import RunFolder, free_bytes
+from xl import storage
+from xl.folder import RunFolder
 from xl.methods import method_stages
 from xl.pages.language import LANGUAGE_NAMES
 from xl.recipe import Recipe
@@ -51,8 +52,11 @@ def outline(recipe: Recipe, out: Path, limit: int | None) -> Outline:
         num_languages = len(asked.languages or recipe.languages)
         by = f", judged by {recipe.model_for('judge').model}" if asked.judge else ""
         lines.append(f"  evaluation: {asked.prompts.from_} in {num_languages} languages, arms {', '.join(asked.arms)}{by}")
-    place = next(p for p in (out, *out.resolve().parents) if p.exists())
-    lines.append(f"disk: about {decimal(5 * num_bytes)} wanted, {decimal(free_bytes(place))} free")
+    wanted = f"disk: about {decimal(5 * num_bytes)} wanted"
+    if storage.is_local(out):
+        place = next(p for p in (out, *out.resolve().parents) if p.exists())
+        wanted += f", {decimal(storage.free_bytes(place))} free"
+    lines.append(wanted)
     return Outline(lines, stages, len(files), num_bytes)
 
 

@@ -11,6 +11,7 @@ from xl.pipeline import tuned_model
 from xl.recipe import Model, Recipe, checked, overridden, read_yaml
 from xl.serving.settings import ServedModel, Serving
 from xl.settings import Placed
+from xl.storage import place
 
 _LISTENING = ("host", "port")
 
@@ -42,7 +43,7 @@ def load_serving(targets: Sequence[str], overrides: Mapping[str, Any] | None = N
 
 def _name_and_path(target: str) -> tuple[str | None, Path]:
     name, equals, path = target.partition("=")
-    return (name, Path(path)) if equals and name and path else (None, Path(target))
+    return (name, place(path)) if equals and name and path else (None, place(target))
 
 
 def _endpoint_arguments(path: Path) -> dict[str, Any] | None:

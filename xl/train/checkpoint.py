@@ -5,15 +5,17 @@
     checkpoints/step-00000100/universal/       the same for any number of workers, made when one is wanted
 
 The learning rate, the place in the data and the random numbers of a step are functions of (seed, step): `step` restores them all, with any
-number of workers. A folder is written aside and put in place by one rename, so what has a `progress.json` is whole.
+number of workers. What has a `progress.json` is whole: in a file system a folder is written aside and put in place by one rename; in an
+object store, which each worker writes its own part to, that file comes last.
 """
 
 import contextlib
 import io
 import json
 import os
-import shutil
+import tempfile
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
+from xl import storage
 from xl.errors import UserError
-from xl.folder import free_bytes
+from xl.storage import free_bytes
 from xl.train.job import Job
 from xl.train.settings import Train
 from xl.train.workers import by_main_worker
@@ -60,6 +63,9 @@ def save(engine: Any, job: Job, progress: Progress, patient: Any) -> None:
     Raises:
         UserError: another driver has taken the training over.
     """
+    if not storage.is_local(job.out):
+        _save_in_store(engine, job, progress, patient)
+        return
     aside = job.checkpoints / ".writing"
     if torch.distributed.get_rank() == 0:
         aside.mkdir(parents=True)
@@ -70,25 +76,56 @@ def save(engine: Any, job: Job, progress: Progress, patient: Any) -> None:
 
 
 def _put_in_place(aside: Path, job: Job, progress: Progress) -> None:
-    (aside / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
+    _mark(aside, progress)
     _sync(aside)
-    target = job.checkpoints / f"step-{progress.step:08d}"
+    target = _folder(job, progress)
     job.check()
-    shutil.rmtree(target, ignore_errors=True)
+    storage.remove(target)
     aside.rename(target)
     _drop_old(job)
+
+
+def _save_in_store(engine: Any, job: Job, progress: Progress, patient: Any) -> None:
+    target = _folder(job, progress)
+
+    def make_room() -> None:
+        job.check()
+        storage.remove(target)
+
+    def put_in_place() -> None:
+        job.check()
+        _mark(target, progress)
+        _drop_old(job)
+
+    by_main_worker(patient, make_room)
+    with tempfile.TemporaryDirectory() as own:
+        engine.save_checkpoint(own, tag="state", save_latest=False, exclude_frozen_parameters=True)
+        storage.upload(Path(own), target)
+    torch.distributed.barrier()
+    by_main_worker(patient, put_in_place)
+
+
+def _folder(job: Job, progress: Progress) -> Path:
+    return job.checkpoints / f"step-{progress.step:08d}"
+
+
+def _mark(checkpoint: Path, progress: Progress) -> None:
+    (checkpoint / "progress.json").write_text(json.dumps(asdict(progress)), "utf-8")
 
 
 def remove_leftovers(job: Job) -> None:
     """Remove what a kill left half written, and checkpoints that were still to be dropped. The main worker's task."""
     for path in (job.checkpoints / ".writing", *job.checkpoints.glob("*/.universal"), *job.out.glob(".*.tmp")):
-        shutil.rmtree(path, ignore_errors=True)
+        storage.remove(path)
+    for path in job.checkpoints.glob("step-*"):
+        if not (path / "progress.json").exists():
+            storage.remove(path)
     _drop_old(job)
 
 
 def _drop_old(job: Job) -> None:
-    for old in sorted(job.checkpoints.glob("step-*"))[: -job.settings.keep]:
-        shutil.rmtree(old)
+    for old in sorted(job.checkpoints.glob("step-*"), key=lambda path: path.name)[: -job.settings.keep]:
+        storage.remove(old)
 
 
 def check_room(engine: Any, job: Job, is_done: bool, to_convert: Path | None) -> None:
@@ -131,10 +168,26 @@ def needs_universal(progress: Progress, settings: Train, workers: int) -> bool:
     return settings.zero > 0 and (progress.workers, progress.zero) != (workers, settings.zero)
 
 
+@contextlib.contextmanager
+def files_of(checkpoint: Path, universal: bool) -> Iterator[Path]:
+    """A checkpoint as files that this worker can load, converted where that is wanted. All workers must come to the block's end.
+
+    One in an object store is copied to each machine and converted there. The copy goes when its workers have read it.
+    """
+    copy = storage.local_copy(checkpoint)
+    if copy != checkpoint and universal:
+        with storage.one_at_a_time(copy):
+            to_universal(copy)
+    yield copy
+    torch.distributed.barrier()
+    if copy != checkpoint:
+        storage.remove(copy)
+
+
 def to_universal(checkpoint: Path) -> None:
     """Convert a checkpoint for any number of workers, unless that is done (Universal Checkpointing, arXiv 2406.18820).
 
-    The main worker's task.
+    The task of one worker alone.
     """
     from deepspeed.checkpoint import ds_to_universal
 

@@ -1,6 +1,5 @@
 """The tuned model as Hugging Face folders, whole or not there at all: `model/`, and for LoRA `adapter/` beside the merged `model/`."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import jinja2
 import torch
 
+from xl import storage
 from xl.errors import require
 from xl.train.job import Job
 from xl.train.metrics import read_metrics
@@ -45,7 +45,7 @@ def _write(tuned: Any, weights: dict[str, torch.Tensor], job: Job) -> None:
 def _merge(job: Job) -> Any:
     """The base with the adapter added to its weights, in fp32, so that it is rounded once."""
     base = load_weights(job.model, torch.float32, job.revision)
-    merged = require("peft", "train").PeftModel.from_pretrained(base, job.adapter_folder).merge_and_unload()
+    merged = require("peft", "train").PeftModel.from_pretrained(base, storage.local_copy(job.adapter_folder)).merge_and_unload()
     return merged.to(torch.bfloat16) if job.settings.precision == "bf16" else merged
 
 
@@ -75,12 +75,8 @@ def _write_companions(folder: Path, job: Job, is_adapter: bool) -> None:
 
 @contextmanager
 def _folder(target: Path, job: Job) -> Iterator[Path]:
-    """A folder to write into, put in place by one rename when it is whole, and the run is still ours."""
-    aside = target.with_name(f".{target.name}.tmp")
-    aside.mkdir(parents=True)
-    yield aside
-    for path in aside.iterdir():
-        path.chmod(0o644)  # weights are written through a temporary file that its owner alone may read
-    job.check()
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
+    """A folder to write into, put in place when it is whole, and the run is still ours."""
+    with storage.replaced(target, "README.md", job.check) as aside:
+        yield aside
+        for path in aside.iterdir():
+            path.chmod(0o644)  # weights are written through a temporary file that its owner alone may read

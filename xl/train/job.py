@@ -48,5 +48,10 @@ class Job:
         return self.out / "model"
 
     @property
+    def is_done(self) -> bool:
+        """Whether the model is there, whole: its card is the last of its files."""
+        return (self.model_folder / "README.md").exists()
+
+    @property
     def adapter_folder(self) -> Path:
         return self.out / "adapter"

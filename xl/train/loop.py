@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from xl import storage
 from xl.errors import UserError
 from xl.lease import lease
 from xl.records import row_seed
@@ -98,10 +99,11 @@ def _start(job: Job, patient: Any) -> tuple[Worker, int]:
     to_convert = newest if universal else None
     engine = zero.start_engine(job, universal)
     by_main_worker(patient, lambda: checkpoint.check_room(engine, job, done == num_steps, to_convert))
-    if to_convert:
+    if to_convert and storage.is_local(to_convert):
         by_main_worker(patient, lambda: checkpoint.to_universal(to_convert))
     if newest:
-        checkpoint.load(engine, newest, universal)
+        with checkpoint.files_of(newest, universal) as files:
+            checkpoint.load(engine, files, universal)
     else:
         engine.eval()
         check_architecture(engine.module, settings.packing, engine.device)
@@ -185,7 +187,7 @@ def _only_writer(job: Job) -> Iterator[None]:
     if torch.distributed.get_rank() != 0:
         yield
         return
-    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(job.checkpoints)
     with contextlib.ExitStack() as stack:
         for _ in range(_ORPHAN_SECONDS):
             try:

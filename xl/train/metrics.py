@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from xl import storage
 from xl.errors import require
 
 METRICS = "metrics.jsonl"
@@ -54,25 +56,29 @@ class MetricsLog:
 
     def __init__(self, out: Path, step: int, log_to: tuple[str, ...]) -> None:
         """Go on behind `step`: what was written of later steps, which no checkpoint holds, is taken back."""
-        path = out / METRICS
-        kept = [metrics for metrics in read_metrics(path) if metrics.step <= step]
-        aside = path.with_suffix(".tmp")
+        self._out = out
+        self._here = out if storage.is_local(out) else Path(tempfile.mkdtemp())
+        kept = [metrics for metrics in read_metrics(out / METRICS) if metrics.step <= step]
+        aside = (self._here / METRICS).with_suffix(".tmp")
         aside.write_text("".join(_line(metrics) for metrics in kept), "utf-8")
-        aside.replace(path)
-        self._file = path.open("a", encoding="utf-8")
+        aside.replace(self._here / METRICS)
+        self._file = (self._here / METRICS).open("a", encoding="utf-8")
         self._tensorboard: Any = None
         self._wandb: Any = None
         if "tensorboard" in log_to:
-            self._tensorboard = require("torch.utils.tensorboard", "train").SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+            writer = require("torch.utils.tensorboard", "train").SummaryWriter
+            self._tensorboard = writer(str(self._here / "tensorboard"), purge_step=step + 1)
         if "wandb" in log_to:
             run_id = hashlib.blake2b(str(out).encode(), digest_size=8).hexdigest()
-            self._wandb = require("wandb", "wandb").init(dir=str(out), id=run_id, name=out.name, resume="allow")
+            self._wandb = require("wandb", "wandb").init(dir=str(self._here), id=run_id, name=out.name, resume="allow")
 
     def write(self, metrics: StepMetrics) -> None:
-        """Append a step; it is on disk when this returns."""
+        """Append a step; it is on disk when this returns, or in the store, which appends nothing and gets the whole file each time."""
         self._file.write(_line(metrics))
         self._file.flush()
         os.fsync(self._file.fileno())
+        if self._here != self._out:
+            storage.put(self._here / METRICS, self._out / METRICS)
         values = {name: value for name, value in asdict(metrics).items() if name != "step"}
         if self._tensorboard:
             for name, value in values.items():
@@ -85,6 +91,8 @@ class MetricsLog:
         self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
+            if self._here != self._out:
+                storage.upload(self._here / "tensorboard", self._out / "tensorboard")
         if self._wandb:
             self._wandb.finish()
 

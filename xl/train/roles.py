@@ -107,6 +107,6 @@ def train_anew_if_changed(
     before = read_json(out / "train.json")
     settings = with_precision(settings, before)
     now = plain({"model": base.digest, "dataset": dataset_digest(dataset), "train": semantic(settings)})
-    if before != now or not (out / "model").exists():
+    if before != now or not (out / "model" / "README.md").exists():
         make_room(settings)
     return train(dataset, base, out, settings, fresh=before is not None and before != now, console=console)

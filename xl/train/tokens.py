@@ -7,7 +7,6 @@ tokens/summary.json       what came of the rows; the marker that the file is who
 import hashlib
 import itertools
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from xl import storage
 from xl.errors import UserError
 from xl.evaluate import tables
 from xl.records import Row
@@ -82,7 +82,7 @@ class Documents:
 
 def open_documents(folder: Path) -> Documents:
     """The documents that `write_documents` wrote."""
-    with pa.memory_map(str(folder / "documents.arrow")) as file, pa.ipc.open_file(file) as reader:
+    with pa.memory_map(str(storage.local_copy(folder) / "documents.arrow")) as file, pa.ipc.open_file(file) as reader:
         batches = [reader.get_batch(n) for n in range(reader.num_record_batches)]
     lengths = [np.diff(batch.column("ids").offsets.to_numpy()).astype(np.int64) for batch in batches]
     num_prompt = [batch.column("num_prompt").to_numpy().astype(np.int64) for batch in batches]
@@ -91,31 +91,27 @@ def open_documents(folder: Path) -> Documents:
 
 
 def write_documents(rows: Iterable[Row], tokenizer: Any, max_length: int, styles: Mapping[str, str], folder: Path) -> TokenSummary:
-    """Tokenise rows (`COLUMNS`) into a folder; written aside and put in place by one rename.
+    """Tokenise rows (`COLUMNS`) into a folder, which is there whole or not at all.
 
     Raises:
         UserError: no row is left to train on, a style's source does not occur, or the chat template does not begin a
             conversation with its own prompt.
     """
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     summary = TokenSummary()
     names: set[str] = set()
-    with pa.ipc.new_file(str(aside / "documents.arrow"), SCHEMA) as writer:
-        for chunk in chunks(rows):
-            names.update(style_name(row) for row in chunk)
-            encoded = _encode(chunk, tokenizer, max_length, styles, summary)
-            if encoded:
-                writer.write_batch(pa.RecordBatch.from_pylist(encoded, schema=SCHEMA))
-    unknown = sorted(set(styles) - names)
-    if unknown:
-        raise UserError(f"train.styles: no row comes from {', '.join(unknown)}; the sources and tags are {', '.join(sorted(names)[:8])}")
-    if not summary.num_documents:
-        raise UserError(f"there is nothing to train on: {summary.num_rows} rows, dropped: {dict(summary.dropped)}")
-    (aside / "summary.json").write_text(json.dumps(vars(summary), indent=1), "utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with storage.replaced(folder, "summary.json") as aside:
+        with pa.ipc.new_file(str(aside / "documents.arrow"), SCHEMA) as writer:
+            for chunk in chunks(rows):
+                names.update(style_name(row) for row in chunk)
+                encoded = _encode(chunk, tokenizer, max_length, styles, summary)
+                if encoded:
+                    writer.write_batch(pa.RecordBatch.from_pylist(encoded, schema=SCHEMA))
+        if unknown := sorted(set(styles) - names):
+            there = ", ".join(sorted(names)[:8])
+            raise UserError(f"train.styles: no row comes from {', '.join(unknown)}; the sources and tags are {there}")
+        if not summary.num_documents:
+            raise UserError(f"there is nothing to train on: {summary.num_rows} rows, dropped: {dict(summary.dropped)}")
+        (aside / "summary.json").write_text(json.dumps(vars(summary), indent=1), "utf-8")
     return summary
 
 
@@ -215,7 +211,7 @@ def dataset_digest(dataset: Path) -> str:
     """Digest of a dataset's content, whatever its files are called."""
     hasher = hashlib.blake2b(digest_size=16)
     for path in dataset_files(dataset):
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             hasher.update(hashlib.file_digest(file, "blake2b").digest())
     return hasher.hexdigest()
 

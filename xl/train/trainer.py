@@ -10,7 +10,6 @@ The same call again goes on where the last one stopped; a finished training is l
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,10 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from xl import placement
+from xl import placement, storage
 from xl.engines.models import ResolvedModel, prepare
 from xl.errors import DISK_FULL, UserError, require
-from xl.folder import RunFolder, contents, differences, free_bytes, locked, plain
+from xl.folder import RunFolder, contents, differences, locked, plain
 from xl.lease import fence_for
 from xl.settings import semantic
 from xl.store import read_json, write_json
@@ -63,7 +62,7 @@ def train(
     Args:
         dataset: a Parquet or JSON Lines file or a folder of Parquet files, with the columns of `tokens.COLUMNS`.
         model: the weights to begin with.
-        out: the training's folder. All workers must see it: on a cluster it lies on a shared file system.
+        out: the training's folder. All workers must see it: on a cluster it is on a shared file system, or in an object store.
         settings: how to tune.
         use_ray: whether Ray Train starts the workers. Without it this process is one: alone, or under torchrun one of many
             (`settings.workers` is then torchrun's to say).
@@ -78,7 +77,7 @@ def train(
     job = Job(model.path, model.name, out.absolute(), settings, model.licence, model.revision)
     if use_ray:
         with _begun(dataset, model, job, fresh) as begun:
-            if not job.model_folder.exists():
+            if not job.is_done:
                 with watched(job, console), _full_disk_named(job):
                     _run_on_ray(begun)
     else:
@@ -93,7 +92,7 @@ def _full_disk_named(job: Job) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, UserError) and free_bytes(job.out) < _FULL_BYTES:
+        if not isinstance(error, UserError) and storage.free_bytes(job.out) < _FULL_BYTES:
             raise UserError(DISK_FULL) from error
         raise
 
@@ -111,7 +110,7 @@ def _run_here(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Non
     patient = patient_group()
     with _begun(dataset, model, job, fresh) if torch.distributed.get_rank() == 0 else nullcontext(job) as begun:
         torch.distributed.barrier(patient)
-        if not job.model_folder.exists():
+        if not job.is_done:
             fit(begun)
         torch.distributed.barrier()
     if not joined:
@@ -126,6 +125,7 @@ def _run_on_ray(job: Job) -> None:
     from ray.train.v2.api.config import LoggingConfig
 
     settings = job.settings
+    where, filesystem = storage.for_arrow(job.out / ".ray")
     needs = {"CPU": settings.cpus_per_worker, **({"GPU": 1} if settings.gpus_per_worker else {})}
     trainer = TorchTrainer(
         _ray_worker,
@@ -140,7 +140,8 @@ def _run_on_ray(job: Job) -> None:
         ),
         run_config=RunConfig(
             name="ray",
-            storage_path=str(job.out / ".ray"),
+            storage_path=where,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig("ERROR"),
         ),
@@ -203,7 +204,7 @@ def _begun(dataset: Path, model: ResolvedModel, job: Job, fresh: bool) -> Iterat
 def _claim(out: Path) -> None:
     """Make the training's folder where there is none. Raises UserError when that cannot be, or when it holds something else."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(out)
         is_foreign = not (out / "train.json").exists() and bool(contents(out))
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}") from None
@@ -222,13 +223,13 @@ def clear(folder: Path) -> None:
     """Remove all that a folder holds but the lease that is held."""
     for path in (folder / name for name in contents(folder)):
         if path.is_dir():
-            shutil.rmtree(path)
+            storage.remove(path)
         else:
             path.unlink()
 
 
 def _result(job: Job) -> TrainResult:
     summary = read_summary(job.tokens)
-    assert summary is not None and job.model_folder.exists(), f"{job.out} is not finished"
+    assert summary is not None and job.is_done, f"{job.out} is not finished"
     adapter = job.adapter_folder
     return TrainResult(job.model_folder, adapter if adapter.exists() else None, summary, read_metrics(job.metrics))

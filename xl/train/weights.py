@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from xl.engines.models import local_path
 from xl.errors import UserError, require
 from xl.train.prompts import give_chat_template
 
@@ -12,7 +13,7 @@ def load_tokenizer(model: str, revision: str = "main") -> Any:
     """A model's tokenizer, with our chat template where it has none. Raises UserError when it cannot be loaded."""
     transformers = require("transformers", "train")
     with _told_in_one_line(model):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model, revision=revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(local_path(model), revision=revision)
     give_chat_template(tokenizer)
     return tokenizer
 
@@ -24,7 +25,7 @@ def load_weights(model: str, dtype: Any, revision: str = "main") -> Any:
     leaves the cap out.
 
     Args:
-        model: a Hugging Face folder or hub id.
+        model: a Hugging Face folder, which may be in an object store, or a hub id.
         dtype: of the weights in memory.
         revision: branch, tag or commit of a hub id.
 
@@ -33,10 +34,12 @@ def load_weights(model: str, dtype: Any, revision: str = "main") -> Any:
     """
     transformers = require("transformers", "train")
     with _told_in_one_line(model):
-        config = transformers.AutoConfig.from_pretrained(model, revision=revision)
+        config = transformers.AutoConfig.from_pretrained(local_path(model), revision=revision)
         is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
         attention = "eager" if is_capped else "sdpa"
-        return transformers.AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype=dtype, attn_implementation=attention)
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            local_path(model), revision=revision, dtype=dtype, attn_implementation=attention
+        )
 
 
 @contextmanager

@@ -49,6 +49,7 @@ def job(tmp_path: Path) -> Job:
 def add_checkpoints(job: Job, *steps: int) -> None:
     for step in steps:
         (job.checkpoints / f"step-{step:08d}" / "state").mkdir(parents=True)
+        (job.checkpoints / f"step-{step:08d}" / "progress.json").touch()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,8 @@ def test_what_a_kill_leaves_takes_no_room(job: Job) -> None:
     add_checkpoints(job, 3, 6, 9)
     for leftover in (job.checkpoints / ".writing", job.checkpoints / "step-00000009" / ".universal", job.out / ".model.tmp"):
         (leftover / "state").mkdir(parents=True)
+    (job.checkpoints / "step-00000012" / "state").mkdir(parents=True)  # of one that its workers had begun to write to a store
     job.model_folder.mkdir()
     checkpoint.remove_leftovers(job)
     left = {str(path.relative_to(job.out)) for path in job.out.rglob("*")} - {"model", "checkpoints"}
-    assert left == {f"checkpoints/step-0000000{step}{inside}" for step in (6, 9) for inside in ("", "/state")}
+    assert left == {f"checkpoints/step-0000000{step}{inside}" for step in (6, 9) for inside in ("", "/state", "/progress.json")}

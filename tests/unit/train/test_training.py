@@ -1,11 +1,16 @@
 """Whole trainings of a tiny Gemma 3 (sliding windows, tied embeddings), in processes of their own and without Ray."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.training import Bench, training
+from xl.engines.models import resolve
+from xl.storage import cache_folder, place
+from xl.train.weights import load_weights
 
 STAGES = (0, 1, 2, 3)
 
@@ -57,3 +62,23 @@ def test_two_workers_then_one_then_two_go_on_from_the_universal_format(bench: Be
     converted = [path.parent.name for path in sorted((bench.root / out / "checkpoints").glob("*/universal"))]
     assert converted == ["step-00000003", "step-00000006"]
     assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=1e-3)
+
+
+def test_a_training_in_an_object_store_goes_on_after_kills_with_other_workers(
+    bench: Bench, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XL_CACHE", str(tmp_path / "cache"))
+    out = f"{bucket}/training"
+    bench.fork(training(out, zero=2, kill=(1, 5)), workers=2, killed=True)
+    bench.fork(training(out, zero=1, tune="full", kill=(0, 8)), killed=True)
+    bench.fork(training(out, zero=2), workers=2)
+    assert bench.losses(out) == pytest.approx(bench.losses("one-0"), rel=1e-3)
+    found = resolve(f"{out}/model")
+    assert found.path == f"{out}/model" and found.digest != resolve(str(bench.root / "base")).digest
+    assert (
+        load_weights(found.path, torch.float32).num_parameters() == load_weights(str(bench.root / "base"), torch.float32).num_parameters()
+    )
+    copies = [path for path in (cache_folder() / "copies").iterdir() if path.is_dir() and (path / "progress.json").exists()]
+    assert not copies, "checkpoints stay on no machine"
+    kept = sorted(path.name for path in (place(out) / "checkpoints").glob("step-*"))
+    assert kept == ["step-00000009", "step-00000010"]

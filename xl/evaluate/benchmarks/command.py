@@ -9,6 +9,7 @@ from xl.errors import UserError
 from xl.evaluate.benchmarks.task import OutputType
 from xl.evaluate.prompts import QUESTION_SEED
 from xl.options import Address
+from xl.storage import place
 
 
 def evaluate(
@@ -19,7 +20,12 @@ def evaluate(
     ],
     languages: Annotated[str, typer.Option(metavar="CODES", help="Languages, such as de,es.")],
     model: Annotated[str, typer.Option(help="A hub id, model folder or packaged/NAME; with --url the name that the endpoint knows.")],
-    out: Annotated[Path, typer.Option(help="The evaluation's folder; the same command again goes on in it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=place, metavar="FOLDER", help="The evaluation's folder, or s3://… or gs://…; the same command again goes on in it."
+        ),
+    ],
     url: Annotated[str | None, typer.Option(help="An OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1.")] = None,
     api_key_env: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")] = "OPENAI_API_KEY",
     set_: Annotated[
