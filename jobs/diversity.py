@@ -67,7 +67,8 @@ def _candidates(run: RunFolder, recipe: Recipe) -> list[Row]:
     from xl.summary import shard_names
 
     stage = "uncontaminated" if "uncontaminated" in run.info["stages"] else "accepted"
-    tables = [run.store(stage).read(shard, ["id", "lang", "instruction", "topic", "status"]) for shard in shard_names(run)]
+    store = run.store(stage)
+    tables = [store.read(shard, ["id", "lang", "instruction", "topic", "status"]) for shard in shard_names(run)]
     pairs = [table.filter(pc.field("status") == Status.KEPT.value) for table in tables]
     dropped = choose_pairs(None, recipe.pairs.max_topic_ratio, recipe.seed).survey(iter(pairs))
     return [row for table in pairs for row in table.to_pylist() if row["id"] not in dropped]

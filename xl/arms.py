@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from xl import storage
 from xl.folder import RunFolder
 
 
@@ -23,4 +24,8 @@ def share(run: RunFolder, arm: RunFolder, names: Iterable[str]) -> None:
 
 def unshare(arm: RunFolder) -> None:
     """Let an arm have nothing of the run's, so that nothing that is cleared for it is cleared there."""
-    (arm.root / "shared.json").unlink(missing_ok=True)
+    storage.delete_file(arm.root / "shared.json")
+    inside = [arm.root / kind / name for kind in ("stages", "models") for name in storage.names_in(arm.root / kind)]
+    for place in (arm.root / "manifest", *inside):
+        if storage.is_link(place):  # so it was before there was a list
+            place.unlink()

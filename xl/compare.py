@@ -116,7 +116,7 @@ def _read_arm(text: str) -> _Asked:
     """The parts of `[NAME=]RUN[:ROLE]`. What is there as a path is one, whatever signs are in it: `lr=1e-4` is a usual folder."""
     for start in (0, *(equals.end() for equals in re.finditer("=", text))):
         name, path = text[: max(start - 1, 0)] or None, text[start:]
-        run, _, role = path.rpartition(":")
+        run, role = _run_and_role(path)
         if path and place(path).exists():
             return _Asked(name, path, None)
         if run and place(run).exists():
@@ -124,8 +124,14 @@ def _read_arm(text: str) -> _Asked:
     given, _, path = text.rpartition("=")
     if "/" in given:  # a path that is missing, and is told so
         given, path = "", text
-    run, _, role = path.rpartition(":")
+    run, role = _run_and_role(path)
     return _Asked(given or None, run or path, role if run else None)
+
+
+def _run_and_role(path: str) -> tuple[str, str]:
+    """What is before and behind the last colon; nothing before that of a URL."""
+    run, _, role = path.rpartition(":")
+    return ("", "") if role.startswith("//") else (run, role)
 
 
 def compare(arms: Sequence[Arm], seed: int) -> list[Figure]:

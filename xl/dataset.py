@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xl import storage
-from xl.lease import fence_for
+from xl.lease import check_for
 from xl.pages.contamination import document_of
 from xl.records import Row
 from xl.store import StageStore
@@ -104,8 +104,7 @@ def export(store: StageStore, shards: list[str], method: str, models: Mapping[st
     Raises:
         Superseded: another driver has taken the run over.
     """
-    fence = fence_for(folder.parent)
-    with storage.replaced(folder, "README.md", fence.check if fence else lambda: None) as aside:
+    with storage.replaced(folder, "README.md", check_for(folder.parent)) as aside:
         num_pairs = _write(aside, (pair_of(row, method, models) for row in kept_rows(store, shards)))
         (aside / "README.md").write_text(card, "utf-8")
     return num_pairs

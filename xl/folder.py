@@ -11,7 +11,7 @@
     RUN/models/ROLE/      a model that the method trains for itself, such as the one that writes instructions
     RUN/rounds.json       what the rounds of X-Instruction's trained rater came to
     RUN/arms/NAME/        a run of each of the recipe's arms; shared.json there names what it takes from the run's own folders
-    RUN/discarded.json    folders that are being deleted; what a kill leaves of them is nobody's
+    RUN/trash/            folders that are being deleted; in an object store, discarded.json names them
     RUN/lease/            who is at work there (xl/lease.py)
     RUN/report.html       what happened, to look at
 
@@ -30,7 +30,7 @@ from typing import Any
 
 from xl import placement, storage
 from xl.errors import UserError
-from xl.lease import fence_for, lease
+from xl.lease import check_for, fence_for, lease
 from xl.stage import Stage, fingerprints
 from xl.store import StageStore, read_json, write_json
 
@@ -81,6 +81,10 @@ class RunFolder:
         return RunFolder(self.root / "benchmarks")
 
     @property
+    def trash(self) -> Path:
+        return self.root / "trash"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
@@ -95,7 +99,7 @@ class RunFolder:
 
     def is_shared(self, part: str) -> bool:
         """Whether a part, such as `stages/pages`, is the run's."""
-        return part in self.shared
+        return part in self.shared or storage.is_link(self.root / part)  # so it was before there was a list
 
     def part(self, name: str) -> Path:
         """Where a part is: here, or in the run that this is an arm of."""
@@ -145,7 +149,7 @@ def claim(root: Path) -> RunFolder:
         storage.make_folder(root)
         foreign = [] if (root / "run.json").exists() else contents(root)
     except OSError as error:
-        raise UserError(f"--out {root}: {error.strerror or error}") from None
+        raise storage.explained(error) or UserError(f"--out {root}: {error.strerror or error}") from None
     if foreign:
         raise UserError(f"--out {root} holds other files ({', '.join(foreign[:3])}) and no run; choose an empty or a new folder")
     return RunFolder(root)
@@ -163,7 +167,7 @@ def locked(run: RunFolder) -> Iterator[None]:
         try:
             held.enter_context(lease(run.root))
         except OSError as error:
-            raise UserError(f"--out {run.root}: {error.strerror or error}") from None
+            raise storage.explained(error) or UserError(f"--out {run.root}: {error.strerror or error}") from None
         yield
 
 
@@ -241,7 +245,7 @@ def check_fingerprints(
     discard(run, ())
     begun = {name: run.stage_info(name).get("fingerprint") for name in names}
     stale = [name for name in names if begun[name] is not None and begun[name] != wanted[name]]
-    unknown = [name for name in sorted(path.name for path in (run.root / "stages").glob("*")) if name not in (*wanted, *kept)]
+    unknown = [name for name in storage.names_in(run.root / "stages") if name not in (*wanted, *kept)]
     if not stale and not unknown:
         return []
     if not redo:
@@ -267,17 +271,30 @@ def check_fingerprints(
 def discard(run: RunFolder, folders: Iterable[Path]) -> None:
     """Delete folders of a run, those that are there, and what a kill left of others.
 
-    They are noted first: of a stage that a kill left half deleted, the rest would be taken for rows of its new settings.
+    Of a stage that a kill left half deleted, the rest would be taken for rows of its new settings. So each leaves its place by one rename,
+    or in an object store, which has none, by being noted first.
     """
-    noted = run.root / "discarded.json"
+    if not storage.is_local(run.root):
+        _discard_in_store(run, folders)
+        return
+    storage.remove(run.trash)
+    for folder in folders:
+        if folder.exists():
+            run.trash.mkdir(exist_ok=True)
+            folder.rename(run.trash / folder.name)
+    storage.remove(run.trash)
+
+
+def _discard_in_store(run: RunFolder, folders: Iterable[Path]) -> None:
+    noted, check = run.root / "discarded.json", check_for(run.root)
     left: list[str] = read_json(noted) or []
     parts = [*left, *(folder.relative_to(run.root).as_posix() for folder in folders if folder.exists())]
     if not parts:
         return
     write_json(noted, parts)
     for part in parts:
-        storage.remove(run.root / part)
-    noted.unlink()
+        storage.delete(run.root / part, check)
+    storage.delete_file(noted)
 
 
 def _like(settings: Any, wanted: Any) -> Any:

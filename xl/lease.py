@@ -13,7 +13,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ class Fence:
     number: int
 
     def check(self) -> None:
-        """Raise Superseded if another driver holds the folder by now."""
-        if newest(self.leases) > self.number:
+        """Raise Superseded if another driver holds the folder by now, or nobody does any more."""
+        if newest(self.leases) != self.number:
             raise Superseded(f"--out {self.leases.parent}: another run has taken over there; this one stops, and what it committed stays")
 
 
@@ -52,9 +53,15 @@ def fence_for(folder: Path) -> Fence | None:
     return next((_held[place] for place in (folder.resolve(), *folder.resolve().parents) if place in _held), None)
 
 
+def check_for(folder: Path) -> Callable[[], None]:
+    """What raises Superseded where a folder is no longer this process's, and never where nobody asked for that."""
+    fence = fence_for(folder)
+    return fence.check if fence is not None else lambda: None
+
+
 def newest(leases: Path) -> int:
     """The highest number there is; 0 where nobody has ever held the folder."""
-    return max((int(path.stem) for path in leases.glob("*.json")), default=0)
+    return max((int(name.removesuffix(".json")) for name in storage.names_in(leases) if name.endswith(".json")), default=0)
 
 
 @contextlib.contextmanager
@@ -85,6 +92,7 @@ def lease(folder: Path, seconds: float = LEASE_SECONDS) -> Iterator[Fence]:
             signal.signal(signal.SIGUSR2, before)
         del _held[leases.parent]
         with contextlib.suppress(Exception):
+            fence.check()
             _write(fence, {"released": True})
 
 
@@ -92,11 +100,12 @@ def _take(leases: Path, seconds: float) -> Fence:
     last = newest(leases)
     if last and not _is_gone(before := _read(leases, last), leases):
         _wait_for_silence(leases, last, before, seconds)
-    fence = Fence(leases, last + 1)
+    fence, mine = Fence(leases, last + 1), json.dumps({**_myself(0), "token": uuid.uuid4().hex})
     try:
-        storage.create(_path(fence), json.dumps(_myself(0)))
+        storage.create(_path(fence), mine)
     except FileExistsError:
-        raise UserError(f"--out {leases.parent}: another run has just begun there; wait for it or end it") from None
+        if _path(fence).read_text("utf-8") != mine:  # else it was made at a request whose answer got lost
+            raise UserError(f"--out {leases.parent}: another run has just begun there; wait for it or end it") from None
     _check_store(fence)
     fence.check()  # whoever was slow to get here has a number that others have left behind
     for number in range(1, last + 1):
@@ -156,13 +165,13 @@ def _beat(fence: Fence, every_seconds: float, over: threading.Event, may_interru
         count += 1
         # A moment without storage, of whose errors each store has its own, is no reason to stop: who takes over in it is seen afterwards.
         with contextlib.suppress(Exception):
-            if newest(fence.leases) > fence.number:
+            if (last := newest(fence.leases)) > fence.number:
                 if not may_interrupt:
                     return
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
                 if over.wait(BEATS_PER_LEASE * every_seconds):  # time to end what has begun, before the next interruption
                     return
-            else:
+            elif last == fence.number:
                 _write(fence, _myself(count))
 
 

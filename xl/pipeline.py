@@ -22,7 +22,7 @@ from xl.folder import RunFolder
 from xl.progress import StageProgress, left, waiting
 from xl.recipe import Model
 from xl.stage import RowStage, Stage, WholeStage, fingerprints, passes, schema_after
-from xl.store import InputShard, Ledger, PassStores, StageStore
+from xl.store import InputShard, Ledger, PassStores, StageStore, side_by_side
 from xl.train.settings import Train
 
 Role = tuple[Model, ResolvedModel]
@@ -291,7 +291,7 @@ class Pipeline:
         store = self.run.store(stage.name)
         marker = hashlib.blake2b(json.dumps([[s.name, s.digest] for s in shards]).encode(), digest_size=16).hexdigest()
         info = self.run.stage_info(stage.name)
-        if info.get("input") == marker and all(store.path(shard.name).exists() for shard in shards):
+        if info.get("input") == marker and all(side_by_side(lambda shard: store.path(shard.name).exists(), shards)):
             return
         self.run.write_stage_info(stage.name, {**info, "input": None})
         self.engines.make_room_for_a_cpu()

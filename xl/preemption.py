@@ -103,15 +103,16 @@ def watch(notice: Callable[[], float | None], poll_seconds: float = POLL_SECONDS
         time.sleep(poll_seconds)
 
 
-def persistently(act: Callable[[], None], deadline: float, retry_seconds: float = RETRY_SECONDS) -> None:
-    """Do something that can fail, again until it succeeds or the deadline has passed."""
+def persistently(act: Callable[[], None], deadline: float, retry_seconds: float = RETRY_SECONDS) -> bool:
+    """Do something that can fail, again until it succeeds or the deadline has passed; whether it succeeded."""
     while True:
         try:
-            return act()
+            act()
+            return True
         except Exception as error:  # Ray starts, or its head is away: whatever it is, the machine goes all the same
             _tell(f"{type(error).__name__}: {error}")
         if time.time() > deadline:
-            return None
+            return False
         time.sleep(retry_seconds)
 
 
@@ -137,7 +138,8 @@ def main() -> None:
         base = f"http://{os.environ.get('GCE_METADATA_HOST', GOOGLE)}"
         deadline = watch(lambda: google_notice(base), GOOGLE_POLL_SECONDS)
     _tell(f"the cloud takes the machine in {deadline - time.time():.0f} s")
-    persistently(lambda: drain(this_node(), deadline, "the cloud takes the machine"), deadline)
+    if not persistently(lambda: drain(this_node(), deadline, "the cloud takes the machine"), deadline):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

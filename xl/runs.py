@@ -159,6 +159,7 @@ def run_recipe(recipe: Recipe, out: Path, options: Options, console: Console) ->
 
     run = folder.claim(out)
     with folder.locked(run):
+        folder.discard(run, ())
         main, *arms = jobs = [planned(recipe, run), *(planned(arm_of(recipe, name), run.arm(name)) for name in recipe.arms)]
         if options.fresh:
             _start_over(run)
@@ -225,7 +226,7 @@ def _start_over(run: RunFolder) -> None:
     places = (run.manifest, run.dataset, run.training, run.evaluation.root, run.benchmarks.root)
     folder.discard(run, (*(run.root / part for part in parts), *places))
     for path in (run.root / "recipe.yaml", run.root / "rounds.json", run.report, run.root / "run.json"):
-        path.unlink(missing_ok=True)
+        storage.delete_file(path)
 
 
 def _input(job: Job) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, cast
 
+import pyarrow as pa
+
 from xl.errors import Unavailable, UserError
 
 STORES = ("s3", "gs")
@@ -24,6 +26,9 @@ STORES = ("s3", "gs")
 
 _LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google")
 """What may fail between us and a store, with errors of its own."""
+
+_NAMES_PER_REQUEST, _FILES_AT_ONCE = 1_000, 4
+"""Objects that S3 deletes at one request; files that are copied side by side, each with buffers of its own."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
 
@@ -75,12 +80,19 @@ def _in_store(path: Path) -> tuple[Any, str]:
 
 
 def explained(error: BaseException) -> UserError | None:
-    """What a store's library complains of, here or in a Ray task: the machine's rights, or a store that is away. None for other errors."""
+    """What a store's library complains of, here or in a Ray task: the machine's rights, or a store that is away. None for other errors.
+
+    The libraries turn many of their errors into those of an operating system.
+    """
     error = getattr(error, "cause", None) or error
-    if type(error).__module__.split(".")[0] not in _LIBRARIES:
+    kinds = {type(each).__module__.split(".")[0] for each in (error, error.__cause__)}
+    is_refused = isinstance(error, PermissionError) or str(error).startswith("Forbidden") or "Credentials" in type(error).__name__
+    is_of_store = not kinds.isdisjoint(_LIBRARIES) or (isinstance(error, OSError) and error.errno is None and is_refused)
+    if isinstance(error, FileNotFoundError) or not is_of_store:
         return None
-    told = f"object store: {' '.join(str(error).split()) or type(error).__name__}"
-    if "Credentials" in type(error).__name__:
+    words = str(getattr(error, "strerror", None) or error).split()
+    told = f"object store: {' '.join(words) or type(error).__name__}"
+    if is_refused:
         return UserError(f"{told}; give this machine rights to the bucket: a role, a service account, or keys in its environment")
     return Unavailable(f"{told}; the same command goes on from here")
 
@@ -95,6 +107,34 @@ def for_arrow(path: Path) -> tuple[str, Any]:
     return name, PyFileSystem(FSSpecHandler(store))
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A file for Arrow to read from. Raises FileNotFoundError where there is none, and another error where a store does not say so."""
+    if is_local(path):
+        with pa.OSFile(str(path), "rb") as file:
+            yield file
+    else:
+        store, name = _in_store(path)
+        with store.open(name, "rb") as file:
+            yield file
+
+
+def read_part(path: Path, start: int, end: int) -> bytes:
+    """The bytes of a file from one place up to another."""
+    if is_local(path):
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+    store, name = _in_store(path)
+    part: bytes = store.cat_file(name, start=start, end=end)
+    return part
+
+
+def is_link(path: Path) -> bool:
+    """Whether the path is a symbolic link; stores have none."""
+    return is_local(path) and path.is_symlink()
+
+
 def create(path: Path, text: str) -> None:
     """Make a file that is not there yet; of several who try, one succeeds. Raises FileExistsError."""
     if is_local(path):
@@ -105,20 +145,38 @@ def create(path: Path, text: str) -> None:
         store.pipe_file(name, text.encode(), mode="create")
 
 
-def put(file: Path, path: Path) -> None:
-    """Copy a local file to an object, in one step."""
+def _nothing() -> None:
+    """A check that never objects."""
+
+
+def put(file: Path, path: Path, check: Callable[[], None] = _nothing) -> None:
+    """Copy a local file to an object, in one step, as long as `check` does not raise.
+
+    A request that is tried again and again may land minutes later. So what others have put there meanwhile is not replaced before another
+    check.
+    """
     store, name = _in_store(path)
-    store.put_file(str(file), name)
+    check()
+    try:
+        store.put_file(str(file), name, mode="create")
+    except FileExistsError:
+        check()
+        store.put_file(str(file), name)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder where there is none; object stores know none."""
+    """Make a folder where there is none. Stores know none, but their bucket must be there. Raises OSError."""
     if is_local(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        return
+    store, name = _in_store(folder)
+    bucket = name.split("/")[0]
+    if not store.exists(bucket):  # or whether it is may not be asked; what it holds may be
+        store.ls(bucket)
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder with all that is in it, or what is left of it."""
+    """Delete a folder with all that is in it, as far as that can be."""
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -127,16 +185,44 @@ def remove(folder: Path) -> None:
         store.rm(name, recursive=True)
 
 
-def names_in(folder: Path) -> list[str]:
-    """The names of what a folder holds, sorted."""
+def delete(folder: Path, check: Callable[[], None] = _nothing) -> None:
+    """`remove` what would be wrong if anything of it stayed. In a store, where that takes its time, `check` is asked before each request.
+
+    Raises:
+        UserError: something of it stays.
+    """
     if is_local(folder):
-        return sorted(path.name for path in folder.iterdir())
+        remove(folder)
+        stays = folder.exists()
+    else:
+        store, name = _in_store(folder)
+        names = store.find(name)
+        for start in range(0, len(names), _NAMES_PER_REQUEST):
+            check()
+            store.rm(names[start : start + _NAMES_PER_REQUEST])
+        stays = bool(store.find(name))
+    if stays:
+        raise UserError(f"{folder}: it cannot be deleted; this machine wants the right to")
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file, if it is there. Raises OSError."""
+    if is_local(path):
+        path.unlink(missing_ok=True)
+        return
+    store, name = _in_store(path)
+    with contextlib.suppress(FileNotFoundError):
+        store.rm_file(name)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what a folder holds, sorted; none where it is not there."""
+    if is_local(folder):
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     store, name = _in_store(folder)
     try:
         found = store.ls(name, detail=False)
     except FileNotFoundError:
-        if not store.exists(name.split("/")[0]):
-            raise
         return []
     return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found)
 
@@ -147,7 +233,7 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def replaced(folder: Path, last: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def replaced(folder: Path, last: str, check: Callable[[], None] = _nothing) -> Iterator[Path]:
     """A local folder to write into, put in the folder's place when the block ends well.
 
     Args:
@@ -169,8 +255,8 @@ def replaced(folder: Path, last: str, check: Callable[[], None] = lambda: None) 
         aside = Path(temporary)
         yield aside
         check()
-        (folder / last).unlink(missing_ok=True)
-        remove(folder)
+        delete_file(folder / last)
+        delete(folder, check)
         upload(aside, folder, last)
 
 
@@ -179,7 +265,7 @@ def upload(files: Path, folder: Path, last: str | None = None) -> None:
     store, name = _in_store(folder)
     names = sorted(path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file())
     first = [each for each in names if each != last]
-    store.put([str(files / each) for each in first], [f"{name}/{each}" for each in first])
+    store.put([str(files / each) for each in first], [f"{name}/{each}" for each in first], batch_size=_FILES_AT_ONCE)
     if last is not None:
         store.put_file(str(files / last), f"{name}/{last}")
 
@@ -201,6 +287,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 def local_copy(folder: Path) -> Path:
     """The folder as files of this machine: itself, or the copy of one in a store, made when it is first wanted and whenever it has changed.
 
+    A copy stays until there is a newer one.
+
     Raises:
         UserError: there is nothing.
     """
@@ -211,14 +299,15 @@ def local_copy(folder: Path) -> Path:
     if not found:
         raise UserError(f"{folder}: nothing is there")
     state = hashlib.blake2b(repr(sorted((key, sorted(map(str, info.items()))) for key, info in found.items())).encode(), digest_size=16)
-    copy = cache_folder() / "copies" / state.hexdigest()
-    with one_at_a_time(copy):
+    place_of = hashlib.blake2b(str(folder).encode(), digest_size=16).hexdigest()
+    copy = cache_folder() / "copies" / place_of / state.hexdigest()
+    with one_at_a_time(copy.parent):
         if not copy.exists():
+            remove(copy.parent)
             aside = copy.with_suffix(".tmp")
-            remove(aside)
             targets = [aside / key.removeprefix(f"{name}/") for key in found]
             for target in targets:
                 target.parent.mkdir(parents=True, exist_ok=True)
-            store.get(list(found), [str(target) for target in targets])
+            store.get(list(found), [str(target) for target in targets], batch_size=_FILES_AT_ONCE)
             aside.rename(copy)
     return copy

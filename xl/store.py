@@ -130,9 +130,7 @@ def write_atomically(path: Path, write: Any, fence: Fence | None = None) -> None
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / path.name
             write(whole)
-            if fence is not None:
-                fence.check()
-            storage.put(whole, path)
+            storage.put(whole, path, fence.check if fence else lambda: None)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -155,13 +153,16 @@ def write_json(path: Path, data: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON, or None where there is no such file."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
 
 
 def read_table(path: Path, **options: Any) -> pa.Table:
-    """A Parquet file, or a folder of them, as `pyarrow.parquet.read_table` reads it with these options."""
-    where, filesystem = storage.for_arrow(path)
-    return pq.read_table(where, filesystem=filesystem, partitioning=None, **options)
+    """A Parquet file as `pyarrow.parquet.read_table` reads it with these options."""
+    with storage.opened(path) as file:
+        return pq.read_table(file, **options)
 
 
 class StageStore:
@@ -179,9 +180,9 @@ class StageStore:
 
     def sealed(self, shard: str) -> SealedShard | None:
         """A shard's footer, or None while the shard is not sealed."""
-        where, filesystem = storage.for_arrow(self.path(shard))
         try:
-            data = json.loads(pq.read_schema(where, filesystem=filesystem).metadata[_METADATA_KEY])
+            with storage.opened(self.path(shard)) as file:
+                data = json.loads(pq.read_schema(file).metadata[_METADATA_KEY])
         except FileNotFoundError:
             return None
         ledger = {lang: Ledger.from_json(entry) for lang, entry in data["ledger"].items()}
@@ -197,12 +198,12 @@ class StageStore:
 
     def kept(self, shard: str) -> Iterator[tuple[Row, str]]:
         """The rows that a sealed shard kept, without bookkeeping, each with its digest: what the next stage gets."""
-        where, filesystem = storage.for_arrow(self.path(shard))
-        for batch in pq.ParquetFile(where, filesystem=filesystem).iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                if row["status"] == Status.KEPT:
-                    columns = {key: value for key, value in row.items() if key not in FATE_SCHEMA.names}
-                    yield columns, row_digest(columns)
+        with storage.opened(self.path(shard)) as file:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    if row["status"] == Status.KEPT:
+                        columns = {key: value for key, value in row.items() if key not in FATE_SCHEMA.names}
+                        yield columns, row_digest(columns)
 
     def write(self, shard: str, input_digest: str, rows: list[Row], schema: pa.Schema) -> SealedShard:
         """Seal a shard: `rows` are all of its rows, in order, with their bookkeeping columns."""

@@ -35,6 +35,7 @@ def test_a_run_with_an_arm_and_a_training_is_all_in_the_store(bucket: str, tmp_p
     assert len(read_metrics(run.training / METRICS)) == 3 and (local_copy(run.training / "model") / "config.json").exists()
     assert {"manifest", "stages/pages", "stages/rated"} <= set(run.arm("strict").shared)
     assert "nothing to do" in succeeded(xl("run", path, "--out", out))
+    assert "wall time" in succeeded(xl("plan", path, "--calibration", out, "--out", f"{bucket}/runs/second"))
     assert not [*Path.cwd().glob("s3:*"), *tmp_path.rglob("*.parquet")], "nothing of the run is on this machine"
 
 

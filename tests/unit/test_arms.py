@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tests.support import german_pages
 from xl import runs
-from xl.arms import share
+from xl.arms import share, unshare
 from xl.engines.models import ResolvedModel
 from xl.errors import UserError
 from xl.folder import RunFolder
@@ -109,3 +109,15 @@ def test_engines_are_shared_by_arms_that_ask_the_same_model_and_by_no_others(tmp
     same.symlink_to(own)
     keys = [engine_key((model, ResolvedModel("org/name", str(path), "digest", None, None))) for path in (own, same, other)]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_arm_that_shares_by_links_as_it_once_did_is_only_read_and_then_shares_by_name(tmp_path: Path) -> None:
+    run, arm = RunFolder(tmp_path), RunFolder(tmp_path / "arms" / "other")
+    (tmp_path / "stages" / "asked").mkdir(parents=True)
+    (arm.root / "stages").mkdir(parents=True)
+    (arm.root / "stages" / "asked").symlink_to("../../../stages/asked")
+    assert arm.is_shared("stages/asked") and arm.store("asked").root == run.store("asked").root
+    unshare(arm)
+    assert not arm.is_shared("stages/asked") and (tmp_path / "stages" / "asked").exists()
+    share(run, arm, ["stages/asked"])
+    assert arm.shared == ["stages/asked"] and not (arm.root / "stages" / "asked").exists()

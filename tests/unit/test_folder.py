@@ -67,7 +67,7 @@ def test_a_kill_while_stages_are_cleared_leaves_no_row_of_the_old_settings(
         check_fingerprints(run, stages(2), "source", {}, redo=True)
     check_fingerprints(run, stages(2), "source", {}, redo=True)
     left = sorted(str(path.relative_to(tmp_path / "stages")) for path in (tmp_path / "stages").rglob("*") if path.is_file())
-    assert left == ["pages/shards/s0.parquet", "pages/stage.json"] and not (tmp_path / "discarded.json").exists()
+    assert left == ["pages/shards/s0.parquet", "pages/stage.json"] and not (tmp_path / "trash").exists()
 
 
 @pytest.mark.parametrize("number", range(10))

@@ -99,12 +99,12 @@ def test_a_ray_that_is_not_there_yet_is_told_when_it_is_unless_the_machine_is_go
             raise error
         told.append("leaves")
 
-    persistently(tell, deadline=time.time() + 60, retry_seconds=0)
+    assert persistently(tell, deadline=time.time() + 60, retry_seconds=0)
     assert told == ["leaves"]
 
     def never() -> None:
         told.append("tried")
         raise ConnectionError("no Ray")
 
-    persistently(never, deadline=time.time() - 1, retry_seconds=0)
+    assert not persistently(never, deadline=time.time() - 1, retry_seconds=0)
     assert told == ["leaves", "tried"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import s3fs
+from botocore.exceptions import ClientError
 
 from tests.object_store import KEYS
 from tests.support import here
@@ -102,21 +103,54 @@ def test_a_store_that_is_gone_in_the_midst_of_writing_leaves_no_folder_that_look
     assert 5 < number < 100 and written(folder) == dict.fromkeys(("README.md", "a.txt", "z.txt"), "new")
 
 
-def test_what_was_to_be_deleted_when_a_kill_came_is_nobodys(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RunFolder(root)
+def test_what_was_to_be_deleted_from_a_store_when_a_kill_came_is_nobodys(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(place(bucket) / "run")
     for name in ("stages/pages/stage.json", "stages/pages/shards/a", "stages/pairs/stage.json"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("{}")
+        (run.root / name).write_text("{}")
 
-    def dies(folder: Path) -> None:
+    def dies(folder: Path, _: Any) -> None:
         (folder / "stage.json").unlink()
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(storage, "remove", dies)
-        discard(run, [root / "stages" / "pages"])
+        patch.setattr(storage, "delete", dies)
+        discard(run, [run.root / "stages" / "pages"])
     discard(run, ())
-    assert [path.name for path in (root / "stages").iterdir()] == ["pairs"] and contents(root) == ["stages"]
+    assert storage.names_in(run.root / "stages") == ["pairs"] and contents(run.root) == ["stages"]
+
+
+def test_what_a_store_does_not_delete_is_told_and_stays_to_be_deleted(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(place(bucket) / "run")
+    run.write_stage_info("pages", {"fingerprint": "old"})
+    store: Any = run.root.fs  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="stages/pages: it cannot be deleted"):
+        patch.setattr(store, "rm", lambda *_: None)  # so it answers where this machine has not the right to
+        discard(run, [run.root / "stages" / "pages"])
+    assert contents(run.root) == ["discarded.json", "stages"]
+    discard(run, ())
+    assert contents(run.root) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "told"),
+    [("AccessDenied", 2, "no; give this machine rights to the bucket"), ("SlowDown", 75, "no; the same command goes on from here")],
+)
+def test_a_store_that_does_not_answer_is_not_taken_for_one_that_holds_nothing(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, code: str, exit_code: int, told: str
+) -> None:
+    run = claim(place(bucket) / "run")
+    run.write_info({"stages": []})
+    with lease(run.root) as fence, monkeypatch.context() as patch:
+
+        async def refuse(*_: Any, **__: Any) -> None:
+            raise s3fs.errors.translate_boto_error(ClientError({"Error": {"Code": code, "Message": "no"}}, "Any"))
+
+        patch.setattr(s3fs.S3FileSystem, "_call_s3", refuse)
+        for question in (fence.check, lambda: run.store("pages").sealed("a"), lambda: run.info, lambda: storage.names_in(run.root)):
+            with pytest.raises(OSError, match="no"):
+                question()
+        done = here("status", run.root)
+        assert done.returncode == exit_code and done.stderr.startswith(f"xl: object store: {told}")
 
 
 def test_of_two_drivers_one_holds_a_run_and_a_dead_ones_orphans_commit_nothing(root: Path) -> None:
@@ -126,7 +160,7 @@ def test_of_two_drivers_one_holds_a_run_and_a_dead_ones_orphans_commit_nothing(r
     with pytest.raises(Superseded), lease(root) as fence:
         assert fence.number == 2
         run.write_info({"by": "the holder"})
-        (root / "lease" / "000003.json").write_text(json.dumps({"machine": "another", "beat": 0}))
+        (run.root / "lease" / "000003.json").write_text(json.dumps({"machine": "another", "beat": 0}))
         run.write_info({"by": "an orphan"})
     assert run.info == {"by": "the holder"}
 

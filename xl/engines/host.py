@@ -163,7 +163,8 @@ class _EngineHost:
     async def _empty_leaving_nodes(self) -> None:
         """Have the engines on a node that will be taken away do what they have begun, as far as there is time; others take their place."""
         leaving = await asyncio.to_thread(state.get_draining_nodes)
-        there = [(fleet, name, engine) for fleet in self._fleets.values() for name, engine in fleet.up.items()] if leaving else []
+        fleets = self._fleets.values() if leaving else []
+        there = [(fleet, name, engine) for fleet in fleets for name, engine in (*fleet.up.items(), *fleet.leaving.items())]
         nodes = await asyncio.gather(*(_node_of(engine) for _, _, engine in there))
         for (fleet, name, _), node in zip(there, nodes, strict=True):
             if node in leaving:
@@ -242,12 +243,15 @@ class _EngineHost:
         return engine is not None
 
     def _give_back(self, fleet: Fleet, name: str, seconds: float | None = None) -> None:
-        """Let an engine do what it has, or what it can do of it in so many seconds, and end it."""
+        """Let an engine do what it has, or what it can do of it in so many seconds, and end it. One that leaves already may have less time
+        now than it was given."""
         if name in fleet.starting:
             self._drop(fleet, name)
         elif name in fleet.up:
             fleet.leaving[name] = fleet.up.pop(name)
             self._begin(self._see_off(fleet, name, seconds))
+        elif name in fleet.leaving and seconds is not None:
+            self._begin(_answered(fleet.leaving[name].leave.remote(seconds)))
 
     async def _see_off(self, fleet: Fleet, name: str, seconds: float | None) -> None:
         engine = fleet.leaving[name]

@@ -24,6 +24,9 @@ CONVERSION = 1
 """Raised when the conversion changes, so that folders of the old one are left alone."""
 
 
+_DIGEST_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class PackagedModel:
     """Weights inside a pip package."""
@@ -119,11 +122,9 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin", ".model", ".gguf", ".jinja"}):
         size = path.stat().st_size
         hasher.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            hasher.update(file.read(1 << 20))
-            if size > 1 << 20:
-                file.seek(-(1 << 20), os.SEEK_END)
-                hasher.update(file.read())
+        hasher.update(storage.read_part(path, 0, min(size, _DIGEST_BYTES)))
+        if size > _DIGEST_BYTES:
+            hasher.update(storage.read_part(path, size - _DIGEST_BYTES, size))
     return hasher.hexdigest()
 
 

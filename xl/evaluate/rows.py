@@ -17,6 +17,7 @@ from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, Status, digest_of, row_digest
 from xl.settings import semantic
 from xl.stage import Stage
+from xl.storage import make_folder
 from xl.store import InputShard, StageStore, write_json
 from xl.train.roles import Exam
 
@@ -71,7 +72,7 @@ def take_exam(exam: Exam, root: Path, role: str, player: Role, seed: int, engine
     """
     run = RunFolder(root)
     stage = replace(exam.stage, model=role, settings={**exam.stage.settings, "digest": player[1].digest})
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     folder.check_fingerprints(run, [stage], EXAM, {}, redo=True, kept=(EXAM,))
     run.write_info({"stages": [EXAM, stage.name]})
     take_rows(Pipeline(run, [stage], {role: player}, seed, EXAM, engines, console), list(exam.rows), exam.schema, EXAM)

@@ -27,6 +27,7 @@ from xl.pairs.contrasts import draw_contrasts
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, row_seed
 from xl.stage import RowStage, Stage
+from xl.storage import make_folder
 from xl.train.tokens import read_rows
 
 SOURCE = "prompts"
@@ -63,7 +64,7 @@ def run_evaluation(
     if loaded.left_out:
         console.print(f"prompts: left out over all languages: {loaded.left_out}", highlight=False)
     stages = evaluation_stages(evaluation)
-    run.root.mkdir(parents=True, exist_ok=True)
+    make_folder(run.root)
     unasked = not evaluation.stands_alone and is_only_derived(run, stages)
     cleared = folder.check_fingerprints(run, stages, SOURCE, {}, redo or unasked, kept=("prompts",))
     if cleared:
@@ -162,7 +163,7 @@ def examine_judge(judging: Judging, judge: Role, seed: int, run: RunFolder, engi
     rows = exam.exam_rows()
     wanted = {**pair_settings(judging), **model_settings(judge, seed)}
     stages: list[Stage] = [RowStage("examined", (step,), verdicts, wanted, "judge")]
-    run.root.mkdir(parents=True, exist_ok=True)
+    make_folder(run.root)
     # Another judge is another examination; the old one is nobody's work.
     folder.check_fingerprints(run, stages, SOURCE, {}, redo=True, kept=("prompts",))
     run.write_info({**run.info, "stages": ["prompts", "examined"]})

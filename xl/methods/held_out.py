@@ -29,6 +29,7 @@ from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, seeded_rank
 from xl.settings import semantic
 from xl.stage import RowStage, Stage
+from xl.storage import make_folder
 
 NUM_PAGES = 20
 """Pages among which an instruction must find its own."""
@@ -227,7 +228,7 @@ def _taken(
     engines: Engines,
     console: Console,
 ) -> list[Row]:
-    run.root.mkdir(parents=True, exist_ok=True)
+    make_folder(run.root)
     # It measures a run; another model or setting of the run is another measurement, and the old one is nobody's work.
     check_fingerprints(run, stages, _SOURCE, {}, redo=True, kept=("seeds",))
     run.write_info({"stages": ["seeds", *(stage.name for stage in stages)]})

@@ -16,6 +16,7 @@ from xl.pairs.seeds import Seed
 from xl.records import Row, Status
 from xl.report.rounds import ALL, Agreement, Round, RoundScore
 from xl.stage import RowStage
+from xl.store import StageStore
 from xl.train.roles import Exam
 
 SETTLED = "the share of accepted pairs had settled"
@@ -51,7 +52,8 @@ def rounds_of(run: RunFolder, shards: list[str], rating: Rating, seed: int, dige
         if number > 1 and not num_labels:
             rounds.append(Round(number, digest, 0, None, _why_not(rounds[-1], rating), {}))
             continue
-        tables = [_rated(run, shard, number, rating.min_rating) for shard in shards]
+        store = run.store(rated_stage(number))
+        tables = [_rated(store, shard, number, rating.min_rating) for shard in shards]
         scores = _scores(pa.concat_tables(tables), _exam_rows(run, number), seed) if tables else {}
         rounds.append(Round(number, digest, num_labels, _change(tables) if number > 1 else None, None, scores))
     return rounds
@@ -72,10 +74,10 @@ def _num_labels(run: RunFolder, shards: list[str], number: int) -> int:
     return sum(pc.count(store.read(shard, ["label"])["label"]).as_py() for shard in shards)
 
 
-def _rated(run: RunFolder, shard: str, number: int, min_rating: float) -> pa.Table:
+def _rated(store: StageStore, shard: str, number: int, min_rating: float) -> pa.Table:
     """Language, level and whether accepted of a shard's rated pairs, and from the second round on whether accepted before."""
     before = ["rating_before"] if number > 1 else []
-    table = run.store(rated_stage(number)).read(shard, ["lang", "rating", "rating_level", "status", *before])
+    table = store.read(shard, ["lang", "rating", "rating_level", "status", *before])
     table = table.filter(pc.equal(table["status"], Status.KEPT.value))
     accepted = {name.replace("rating", "accepted"): pc.greater_equal(table[name], min_rating) for name in ("rating", *before)}
     return pa.table({"lang": table["lang"], "level": table["rating_level"], **accepted})

@@ -185,7 +185,8 @@ def _write_repeated(parts: list[np.ndarray[Any, Any]], path: Path) -> None:
 
 def _repeated_in(number: int, folder: Path) -> dict[bytes, int]:
     """Of the file of that number: the keys that several records have, and how many records of earlier files have each."""
-    found = read_table(folder, columns=["key", "earlier"], filters=[("file", "==", number)])
+    columns, mine = ["key", "earlier"], [("file", "==", number)]
+    found = pa.concat_tables(read_table(folder / name, columns=columns, filters=mine) for name in storage.names_in(folder))
     return dict(zip(found["key"].to_pylist(), found["earlier"].to_pylist(), strict=True))
 
 

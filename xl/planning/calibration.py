@@ -13,6 +13,7 @@ from xl.errors import UserError, require
 from xl.evaluate.intervals import proportion_interval
 from xl.folder import RunFolder, open_finished_run
 from xl.pages.read import SourceFile
+from xl.storage import opened
 from xl.store import SealedShard, read_json
 from xl.train.metrics import METRICS, read_metrics
 from xl.train.tokens import read_summary
@@ -151,10 +152,16 @@ def _bytes_per_record(run: RunFolder, manifest: Mapping[str, Any]) -> Figure | N
     keys = [run.manifest / "keys" / f"{file.name}.parquet" for file in files]
     if not files or not all(path.exists() for path in keys):
         return None
-    counts = np.array([pq.read_metadata(path).num_rows for path in keys], dtype=np.int64)
+    counts = np.array([_num_rows(path) for path in keys], dtype=np.int64)
     if not counts.sum():
         return None
     return ratio(np.array([file.size for file in files], dtype=np.int64), counts)
+
+
+def _num_rows(path: Path) -> int:
+    with opened(path) as file:
+        num_rows: int = pq.read_metadata(file).num_rows
+    return num_rows
 
 
 def read_training(run: RunFolder, recipe: Mapping[str, Any]) -> TrainingRecord | None:

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from xl import storage
 from xl.engines.models import ResolvedModel, prepare, resolve
 from xl.engines.vllm import cpu_environment, engine_arguments, require_vllm
 from xl.errors import UserError, require
@@ -121,12 +121,12 @@ def _modules(modules: list[dict[str, str]]) -> list[Any]:
 
 def adapter_path(path: str) -> str:
     """Where an adapter is: a local folder made absolute, or a hub id as it stands. Raises UserError for a folder that holds none."""
-    folder = Path(path).expanduser()
+    folder = storage.place(path).expanduser()
     if folder.is_dir():
         if not (folder / "adapter_config.json").exists():
             raise UserError(f"adapters: the folder {path!r} holds no adapter_config.json; a PEFT adapter is wanted")
         return str(folder.resolve())
-    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+    if not storage.is_local(folder) or path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise UserError(f"adapters: no adapter folder {path!r}")
     return path
 

@@ -81,7 +81,7 @@ def _run_models(path: Path, name: str | None) -> dict[str, Any]:
     recipe = check_recipe(read_recipe(noted), str(noted))
     models = _recipe_models(recipe, str(path))
     training = RunFolder(path).training
-    if recipe.train is None or not (training / "model" / "config.json").exists():
+    if recipe.train is None or not (training / "model" / "README.md").exists():
         return models
     return {name or path.name: _settings(tuned_model(recipe.model_for("base"), training)), **models}
 

@@ -1,7 +1,7 @@
 """Checkpoints: everything that a training needs to go on as if nothing had happened.
 
     checkpoints/step-00000100/progress.json    step, workers, ZeRO stage; the marker that the folder is whole
-    checkpoints/step-00000100/state/           DeepSpeed: weights, master weights, moments
+    checkpoints/step-00000100/state/           DeepSpeed: weights, master weights, moments; in an object store state-ATTEMPT
     checkpoints/step-00000100/universal/       the same for any number of workers, made when one is wanted
 
 The learning rate, the place in the data and the random numbers of a step are functions of (seed, step): `step` restores them all, with any
@@ -14,9 +14,10 @@ import io
 import json
 import os
 import tempfile
+import uuid
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Progress:
     seed: int
     workers: int
     zero: int
+    state: str = "state"
+    """Folder of what DeepSpeed wrote. In an object store, one that workers of an earlier attempt wrote may be beside it."""
 
 
 def newest(folder: Path) -> Path | None:
@@ -88,20 +91,21 @@ def _put_in_place(aside: Path, job: Job, progress: Progress) -> None:
 def _save_in_store(engine: Any, job: Job, progress: Progress, patient: Any) -> None:
     target = _folder(job, progress)
 
-    def make_room() -> None:
+    def make_room() -> str:
         job.check()
         storage.remove(target)
+        return f"state-{uuid.uuid4().hex[:8]}"
 
     def put_in_place() -> None:
         job.check()
-        _mark(target, progress)
+        _mark(target, replace(progress, state=state))
         _drop_old(job)
 
-    by_main_worker(patient, make_room)
+    state = by_main_worker(patient, make_room)
     with tempfile.TemporaryDirectory() as own:
-        engine.save_checkpoint(own, tag="state", save_latest=False, exclude_frozen_parameters=True)
+        engine.save_checkpoint(own, tag=state, save_latest=False, exclude_frozen_parameters=True)
         storage.upload(Path(own), target)
-    torch.distributed.barrier()
+    torch.distributed.barrier(patient)
     by_main_worker(patient, put_in_place)
 
 
@@ -147,9 +151,13 @@ def check_room(engine: Any, job: Job, is_done: bool, to_convert: Path | None) ->
     num_checkpoints = 0 if is_done else job.settings.keep + 1 - len(list(job.checkpoints.glob("step-*")))
     if to_convert and not (to_convert / "universal").exists():
         num_checkpoints = max(2, 1 + num_checkpoints)
-    need = num_checkpoints * 16 * sum(size for size, is_trained in counted if is_trained)
-    need += (2 if job.settings.precision == "bf16" else 4) * sum(size for size, _ in counted)
-    free = free_bytes(job.out)
+    trained = sum(size for size, is_trained in counted if is_trained)
+    exported = (2 if job.settings.precision == "bf16" else 4) * sum(size for size, _ in counted)
+    need = num_checkpoints * 16 * trained + exported
+    if storage.is_local(job.out):
+        free = free_bytes(job.out)
+    else:  # what is bound for a store is written here first, one after the other
+        need, free = max(16 * trained, exported), free_bytes(Path(tempfile.gettempdir()))
     if need > free:
         amounts = f"the training needs about {decimal(need)} for its checkpoints and its model, and {decimal(free)} are free"
         raise UserError(f"{job.out}: {amounts}; free some space, choose another folder, or keep fewer checkpoints (train.keep)")
@@ -169,7 +177,7 @@ def needs_universal(progress: Progress, settings: Train, workers: int) -> bool:
 
 
 @contextlib.contextmanager
-def files_of(checkpoint: Path, universal: bool) -> Iterator[Path]:
+def files_of(checkpoint: Path, universal: bool, patient: Any) -> Iterator[Path]:
     """A checkpoint as files that this worker can load, converted where that is wanted. All workers must come to the block's end.
 
     One in an object store is copied to each machine and converted there. The copy goes when its workers have read it.
@@ -178,8 +186,9 @@ def files_of(checkpoint: Path, universal: bool) -> Iterator[Path]:
     if copy != checkpoint and universal:
         with storage.one_at_a_time(copy):
             to_universal(copy)
+    torch.distributed.barrier(patient)
     yield copy
-    torch.distributed.barrier()
+    torch.distributed.barrier(patient)
     if copy != checkpoint:
         storage.remove(copy)
 
@@ -196,7 +205,7 @@ def to_universal(checkpoint: Path) -> None:
         return
     aside = checkpoint / ".universal"
     arguments = Namespace(
-        input_folder="state",
+        input_folder=read_progress(checkpoint).state,
         output_folder=aside.name,
         num_extract_workers=1,  # more of them would fork a process that already talks to other workers
         num_merge_workers=1,
@@ -212,7 +221,7 @@ def to_universal(checkpoint: Path) -> None:
 
 def load(engine: Any, checkpoint: Path, universal: bool) -> None:
     """Restore weights and optimizer. All workers must call it."""
-    tag = "universal" if universal else "state"
+    tag = "universal" if universal else read_progress(checkpoint).state
     loaded, _ = engine.load_checkpoint(str(checkpoint), tag=tag, load_module_strict=False)
     assert loaded is not None, f"{checkpoint} could not be read"
 

@@ -69,6 +69,8 @@ def fit(job: Job, is_warned: Callable[[], bool] = lambda: False) -> None:
             is_news = is_warned() and not was_warned
             was_warned |= is_news
             if is_news or (step + 1) % job.settings.save_every == 0 or step + 1 == worker.num_steps:
+                if log:
+                    log.flush()
                 checkpoint.save(worker.engine, job, _progress(worker, step + 1), patient)
         if log:
             log.close()
@@ -102,7 +104,7 @@ def _start(job: Job, patient: Any) -> tuple[Worker, int]:
     if to_convert and storage.is_local(to_convert):
         by_main_worker(patient, lambda: checkpoint.to_universal(to_convert))
     if newest:
-        with checkpoint.files_of(newest, universal) as files:
+        with checkpoint.files_of(newest, universal, patient) as files:
             checkpoint.load(engine, files, universal)
     else:
         engine.eval()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from xl.errors import require
 
 METRICS = "metrics.jsonl"
 """A training's steps, one a line."""
+
+
+STORE_SECONDS = 5.0
+"""How often an object store is told of new steps, and asked for them."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,10 @@ class StepMetrics:
 
 def read_metrics(path: Path) -> list[StepMetrics]:
     """All steps so far. A last line that a kill cut short is left out."""
-    if not path.exists():
+    try:
+        lines = path.read_text("utf-8").split("\n")[:-1]
+    except FileNotFoundError:
         return []
-    lines = path.read_text("utf-8").split("\n")[:-1]
     return [StepMetrics(**json.loads(line)) for line in lines]
 
 
@@ -56,7 +62,7 @@ class MetricsLog:
 
     def __init__(self, out: Path, step: int, log_to: tuple[str, ...]) -> None:
         """Go on behind `step`: what was written of later steps, which no checkpoint holds, is taken back."""
-        self._out = out
+        self._out, self._flushed = out, time.monotonic()
         self._here = out if storage.is_local(out) else Path(tempfile.mkdtemp())
         kept = [metrics for metrics in read_metrics(out / METRICS) if metrics.step <= step]
         aside = (self._here / METRICS).with_suffix(".tmp")
@@ -73,12 +79,12 @@ class MetricsLog:
             self._wandb = require("wandb", "wandb").init(dir=str(self._here), id=run_id, name=out.name, resume="allow")
 
     def write(self, metrics: StepMetrics) -> None:
-        """Append a step; it is on disk when this returns, or in the store, which appends nothing and gets the whole file each time."""
+        """Append a step. It is on disk when this returns; a store, which appends nothing, gets the whole file every few seconds."""
         self._file.write(_line(metrics))
         self._file.flush()
         os.fsync(self._file.fileno())
-        if self._here != self._out:
-            storage.put(self._here / METRICS, self._out / METRICS)
+        if time.monotonic() - self._flushed > STORE_SECONDS:
+            self.flush()
         values = {name: value for name, value in asdict(metrics).items() if name != "step"}
         if self._tensorboard:
             for name, value in values.items():
@@ -86,15 +92,25 @@ class MetricsLog:
         if self._wandb:
             self._wandb.log(values, step=metrics.step)
 
+    def flush(self) -> None:
+        """Have all steps where the training is."""
+        self._flushed = time.monotonic()
+        if self._here != self._out:
+            (self._out / METRICS).write_bytes((self._here / METRICS).read_bytes())
+            if self._tensorboard:
+                self._tensorboard.flush()
+                storage.upload(self._here / "tensorboard", self._out / "tensorboard")
+
     def close(self) -> None:
         """Finish writing."""
+        self.flush()
         self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
-            if self._here != self._out:
-                storage.upload(self._here / "tensorboard", self._out / "tensorboard")
         if self._wandb:
             self._wandb.finish()
+        if self._here != self._out:
+            storage.remove(self._here)
 
 
 def _line(metrics: StepMetrics) -> str:

@@ -117,8 +117,10 @@ def write_documents(rows: Iterable[Row], tokenizer: Any, max_length: int, styles
 
 def read_summary(folder: Path) -> TokenSummary | None:
     """The account of tokenised documents, or None where there are none yet."""
-    path = folder / "summary.json"
-    return TokenSummary(**json.loads(path.read_text("utf-8"))) if path.exists() else None
+    try:
+        return TokenSummary(**json.loads((folder / "summary.json").read_text("utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[str, str], summary: TokenSummary) -> list[Row]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from xl import storage
 from xl.progress import StageProgress
 from xl.train.job import Job
-from xl.train.metrics import read_metrics
+from xl.train.metrics import STORE_SECONDS, read_metrics
 from xl.train.packing import num_steps
 from xl.train.tokens import read_summary
 
@@ -43,8 +44,13 @@ def _follow(job: Job, progress: StageProgress, ended: threading.Event) -> None:
     progress.advance(shown)
     is_last = False
     while not is_last:
-        is_last = ended.wait(_INTERVAL_SECONDS)
-        steps = read_metrics(job.metrics)
+        is_last = ended.wait(_INTERVAL_SECONDS if storage.is_local(job.out) else STORE_SECONDS)
+        try:
+            steps = read_metrics(job.metrics)
+        except Exception as error:
+            if storage.explained(error) is None:
+                raise
+            continue  # a moment without the store is the training's to mind
         if steps == before:  # the workers have not come to the first step yet
             continue
         before = []

@@ -221,7 +221,9 @@ def test_a_worker_on_the_same_engine_waits_and_loses_no_row_to_the_other_ones(po
     assert not any(parcel.is_beside for parcel in host.parcels if parcel.num_rows <= NUM_ROWS // 2)
 
 
-def test_an_engine_that_must_leave_keeps_what_is_done_and_hands_back_the_rest() -> None:
+@pytest.mark.parametrize("is_surplus", [False, True])
+def test_an_engine_that_must_leave_keeps_what_is_done_and_hands_back_the_rest(is_surplus: bool) -> None:
+    """Also one that was to leave before, when there was no haste."""
     tries = Counter[str]()
 
     async def take(row: Row, context: Context) -> Columns:
@@ -238,7 +240,10 @@ def test_an_engine_that_must_leave_keeps_what_is_done_and_hands_back_the_rest() 
         while len(tries) < 3:
             await asyncio.sleep(0.01)
         fleet = host._fleets["key"]
-        host._give_back(fleet, next(iter(fleet.up)), seconds=0.05)
+        name = next(iter(fleet.up))
+        if is_surplus:
+            host._give_back(fleet, name)
+        host._give_back(fleet, name, seconds=0.05)
         walks = await walking
         await pool.close()
         return walks, fleet.num_deaths

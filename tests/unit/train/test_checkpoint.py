@@ -73,6 +73,7 @@ def test_room_is_asked_for_what_is_still_to_be_written(
 def test_a_training_whose_folder_was_taken_over_puts_nothing_into_it(tmp_path: Path) -> None:
     leases = tmp_path / "lease"
     leases.mkdir()
+    (leases / "000001.json").touch()
     job = Job("base", "base", tmp_path, Train(), fence=Fence(leases, 1))
     with _folder(job.model_folder, job):
         pass

@@ -27,6 +27,7 @@ from xl.pages.language import LANGUAGE_NAMES
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, record_key, row_id
 from xl.stage import RowStage, Stage
+from xl.storage import make_folder
 
 SOURCE = "answers"
 """Stands for how the requests and answers are read: which there are does not count."""
@@ -67,7 +68,7 @@ def judge_answers(
         compared = judged_folder(run, task, role)
         names = {REFERENCE: references[task.label].name, "judge": judge[0].model}
         counts = {"num_compared": len(rows), "num_without_reference": num_without}
-        compared.root.mkdir(parents=True, exist_ok=True)
+        make_folder(compared.root)
         compared.write_info({**compared.info, **names, **counts, "stages": ["prompts", "judged"]})
         plan: list[Stage] = [stage]
         take_rows(Pipeline(compared, plan, {"judge": judge}, wanted.seed, SOURCE, engines, console, retry_failed), rows, row_schema(role))

@@ -28,6 +28,7 @@ from xl.folder import RunFolder, plain
 from xl.pipeline import Engines, Pipeline, Role
 from xl.records import Row, record_key, row_id, row_seed, seeded_rank
 from xl.stage import RowStage, Stage
+from xl.storage import make_folder
 from xl.train.prompts import completion_prompt
 
 SOURCE = "items"
@@ -75,7 +76,7 @@ def run_benchmarks(
         if task.reference:  # a mistake in it must not show only when all is answered
             read_references(task.reference, task.languages or wanted.languages)
     stages: list[Stage] = [_answers(name, role, wanted.seed) for name, role in wanted.roles.items()]
-    run.root.mkdir(parents=True, exist_ok=True)
+    make_folder(run.root)
     _refuse_other_tasks(wanted, run, redo)
     cleared = folder.check_fingerprints(run, stages, SOURCE, {}, redo or is_only_derived(run, stages), kept=("items",))
     if cleared:
