@@ -23,6 +23,7 @@ import yaml
 
 from xl import cli
 from xl.engines.scripted import POISON
+from xl.folder import RunFolder
 from xl.store import read_table
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -124,13 +125,13 @@ def ledger(run: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 def rows(run: Path, stage: str) -> list[dict[str, Any]]:
     """All rows of a stage, whatever became of them, without their place in the files."""
-    return [row for path in sorted((run / "stages" / stage / "shards").glob("*.parquet")) for row in read_table(path).to_pylist()]
+    shards = RunFolder(run).store(stage).shards_folder.glob("*.parquet")
+    return [row for path in sorted(shards) for row in read_table(path).to_pylist()]
 
 
 def outcomes(run: Path) -> dict[str, Counter[tuple[str, str]]]:
     """Per stage: how often each (id, status) stands there; every count must be 1."""
-    stages = [path.name for path in sorted((run / "stages").iterdir())]
-    return {stage: Counter((row["id"], row["status"]) for row in rows(run, stage)) for stage in stages}
+    return {stage: Counter((row["id"], row["status"]) for row in rows(run, stage)) for stage in RunFolder(run).info["stages"]}
 
 
 def assert_balanced(run: Path, stages: list[str]) -> None:

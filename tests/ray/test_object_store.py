@@ -6,25 +6,17 @@ import pytest
 
 from tests.chaos import SETTINGS, STAGES, kill_and_compare
 from tests.support import assert_balanced, german_pages, ledger, recipe, succeeded, xl
-from tests.tiny_model import tiny_model
 from xl.dataset import DATASET_SCHEMA
 from xl.folder import RunFolder
-from xl.storage import local_copy, place
+from xl.storage import place
 from xl.store import read_table
-from xl.train.metrics import METRICS, read_metrics
 
 pytestmark = pytest.mark.ray
 
 
-def test_a_run_with_an_arm_and_a_training_is_all_in_the_store(bucket: str, tmp_path: Path) -> None:
-    tiny_model(tmp_path / "base")
-    path = recipe(
-        tmp_path / "recipe.yaml",
-        german_pages(tmp_path / "pages", 90, files=2),
-        models={"writer": {"model": "scripted", "engine": "scripted"}, "base": {"model": str(tmp_path / "base")}},
-        train={"max_steps": 3, "global_batch": 8, "max_length": 96, "precision": "fp32", "zero": 1, "save_every": 2},
-        arms={"strict": {"rating": {"min_margin": 9.0}, "train": None}},
-    )
+def test_a_run_with_an_arm_is_all_in_the_store(bucket: str, tmp_path: Path) -> None:
+    pages = german_pages(tmp_path / "pages", 60, files=2)
+    path = recipe(tmp_path / "recipe.yaml", pages, arms={"strict": {"rating": {"min_margin": 9.0}}})
     out = f"{bucket}/runs/first"
     told = succeeded(xl("run", path, "--out", out))
     assert f"dataset: {out}/dataset" in told and f"arm strict: 0 pairs, {out}/arms/strict/report.html" in told
@@ -32,14 +24,13 @@ def test_a_run_with_an_arm_and_a_training_is_all_in_the_store(bucket: str, tmp_p
     assert_balanced(run.root, STAGES)
     assert read_table(run.dataset / "train-00000.parquet").num_rows == sum(entry["kept"] for entry in ledger(run.root)["dataset"].values())
     assert read_table(run.dataset / "train-00000.parquet").schema.names == DATASET_SCHEMA.names
-    assert len(read_metrics(run.training / METRICS)) == 3 and (local_copy(run.training / "model") / "config.json").exists()
     assert {"manifest", "stages/pages", "stages/rated"} <= set(run.arm("strict").shared)
     assert "nothing to do" in succeeded(xl("run", path, "--out", out))
-    assert "wall time" in succeeded(xl("plan", path, "--calibration", out, "--out", f"{bucket}/runs/second"))
+    assert "rows in" in succeeded(xl("plan", path, "--calibration", out, "--out", f"{bucket}/runs/second"))
     assert not [*Path.cwd().glob("s3:*"), *tmp_path.rglob("*.parquet")], "nothing of the run is on this machine"
 
 
 @pytest.mark.chaos
 def test_random_kills_lose_and_double_no_row(bucket: str, tmp_path: Path) -> None:
-    kills = kill_and_compare(3, SETTINGS["quick"], seed=12, folder=tmp_path, runs=place(bucket))
-    assert kills.total() == 3
+    kills = kill_and_compare(2, SETTINGS["quick"], seed=12, folder=tmp_path, runs=place(bucket))
+    assert kills.total() == 2
