@@ -7,6 +7,7 @@ vLLM on CPU. From another terminal: xl submit RECIPE --cluster http://127.0.0.1:
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ class LocalCluster:
 
     _ray: Any
     nodes: dict[str, list[Any]] = field(default_factory=lambda: {group: [] for group in GROUPS})
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def address(self) -> str:
@@ -59,7 +61,10 @@ class LocalCluster:
 
     def add(self, group: str, **more: Any) -> Any:
         """Start a node of a group and wait until it is up."""
-        node = self._ray.add_node(**{**GROUPS[group], **more})
+        # Ray unpacks a job's files where a node first runs something of it. In a folder that nodes share it would do so over those that
+        # other nodes work in.
+        own = {"runtime_env_dir_name": f"runtime_env_{next(self._numbers)}"}
+        node = self._ray.add_node(**{**GROUPS[group], **own, **more})
         self.nodes[group].append(node)
         return node
 

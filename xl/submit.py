@@ -97,7 +97,7 @@ def submit(submission: Submission, console: Console) -> int:
         job = _answered(partial(_running, submission), patience)
         if job is None:
             job = _answered(partial(_start, submission), patience)
-            console.print(f"submitted {job} to {submission.cluster}: {shlex.join(submission.command)}", highlight=False)
+            console.print(f"submitted {job} to {submission.cluster}: {shlex.join(submission.command)}", highlight=False, markup=False)
         elif submission.fresh:
             stop = f"ray job stop --address {submission.cluster} {job}"
             raise UserError(f"--fresh: {job} is at work on {submission.out}; end it ({stop}), or leave out --fresh to follow it")

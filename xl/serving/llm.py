@@ -16,8 +16,8 @@ class LLMReplica(Forwarder, LLMServer):  # type: ignore[misc]
     Ray's ingress would parse each request, pickle it, validate it again here, and do the same with the answer on its way back.
     """
 
-    async def __init__(self, config: Any, **options: Any) -> None:  # type: ignore[misc]  # Ray awaits it
-        await super().__init__(with_local_files(config), **options)
+    async def __init__(self, llm_config: Any, **options: Any) -> None:  # type: ignore[misc]  # Ray awaits it
+        await super().__init__(with_local_files(llm_config), **options)
 
     async def start(self) -> None:
         await super().start()
