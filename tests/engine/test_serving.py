@@ -1,4 +1,4 @@
-"""The endpoint with a real vLLM engine and a LoRA adapter from a local folder. One endpoint serves all tests here."""
+"""The endpoint with a real vLLM engine and a LoRA adapter from an object store. One endpoint serves all tests here."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,9 @@ import openai
 import pytest
 
 from tests.endpoint import MESSAGES, Endpoint
+from tests.object_store import object_store
 from xl.errors import UserError
+from xl.storage import place, upload
 
 pytestmark = pytest.mark.engine
 
@@ -35,11 +37,13 @@ def make_adapter(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     folder = tmp_path_factory.mktemp("endpoint")
-    adapter = make_adapter(folder / "adapter")
-    model = {"model": MODEL, "max_model_len": 512, "max_num_seqs": 8, "adapters": {"tuned": str(adapter)}, "max_lora_rank": 8}
-    running = Endpoint(folder, {"models": {"smollm2": model}, "limits": {"max_tokens": 24}})
-    yield running
-    running.close()
+    with object_store() as bucket:
+        adapter = f"{bucket}/adapter"
+        upload(make_adapter(folder / "adapter"), place(adapter))
+        model = {"model": MODEL, "max_model_len": 512, "max_num_seqs": 8, "adapters": {"tuned": adapter}, "max_lora_rank": 8}
+        running = Endpoint(folder, {"models": {"smollm2": model}, "limits": {"max_tokens": 24}})
+        yield running
+        running.close()
 
 
 def test_it_chats_streams_and_gives_log_probabilities(endpoint: Endpoint) -> None:
@@ -52,7 +56,7 @@ def test_it_chats_streams_and_gives_log_probabilities(endpoint: Endpoint) -> Non
     assert "".join(part.choices[0].delta.content or "" for part in parts) == choice.message.content
 
 
-def test_an_adapter_from_a_local_folder_answers_by_its_name(endpoint: Endpoint) -> None:
+def test_an_adapter_from_an_object_store_answers_by_its_name(endpoint: Endpoint) -> None:
     assert {model.id for model in endpoint.client().models.list()} == {"smollm2", "tuned"}
 
     def logprob(name: str) -> float:
