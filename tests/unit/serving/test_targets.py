@@ -17,6 +17,7 @@ from xl.serving.targets import load_serving
 def model_folder(path: Path) -> Path:
     path.mkdir(parents=True)
     (path / "config.json").write_text("{}")
+    (path / "README.md").touch()  # the last of a model's files
     return path
 
 
