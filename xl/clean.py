@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 from xl.errors import UserError
 from xl.folder import RunFolder, locked
 from xl.records import Status
-from xl.storage import names_in
 from xl.store import read_table, write_atomically
 
 
@@ -23,8 +22,7 @@ def clean_run(run: RunFolder) -> int:
     """
     with locked(run.whole):
         info = run.info
-        arms = [arm for name in names_in(run.root / "arms") if (arm := run.arm(name)).info]
-        if unfinished := [each.root for each in (run, *arms) if not each.info.get("finished")]:
+        if unfinished := [each.root for each in (run, *run.arms) if not each.info.get("finished")]:
             raise UserError(f"{unfinished[0]} is not finished; `xl clean` would take what it still needs")
         # It stands there before the first shard is emptied: from then on the run cannot go on, whatever ends this.
         run.write_info({**info, "cleaned": True})

@@ -71,6 +71,11 @@ class RunFolder:
         return RunFolder(self.root / "arms" / name)
 
     @property
+    def arms(self) -> "list[RunFolder]":
+        """The arms that have begun."""
+        return [arm for name in storage.names_in(self.root / "arms") if (arm := self.arm(name)).info]
+
+    @property
     def whole(self) -> "RunFolder":
         """The run that this is an arm of, or else itself: whoever is at work on either has locked it."""
         arms = self.root.resolve().parent

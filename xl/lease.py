@@ -56,7 +56,7 @@ def fence_for(folder: Path) -> Fence | None:
 def check_for(folder: Path) -> Callable[[], None]:
     """What raises Superseded where a folder is no longer this process's, and never where nobody asked for that."""
     fence = fence_for(folder)
-    return fence.check if fence is not None else lambda: None
+    return fence.check if fence is not None else storage.unchecked
 
 
 def newest(leases: Path) -> int:

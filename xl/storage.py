@@ -145,11 +145,11 @@ def create(path: Path, text: str) -> None:
         store.pipe_file(name, text.encode(), mode="create")
 
 
-def _nothing() -> None:
+def unchecked() -> None:
     """A check that never objects."""
 
 
-def put(file: Path, path: Path, check: Callable[[], None] = _nothing) -> None:
+def put(file: Path, path: Path, check: Callable[[], None] = unchecked) -> None:
     """Copy a local file to an object, in one step, as long as `check` does not raise.
 
     A request that is tried again and again may land minutes later. So what others have put there meanwhile is not replaced before another
@@ -185,7 +185,7 @@ def remove(folder: Path) -> None:
         store.rm(name, recursive=True)
 
 
-def delete(folder: Path, check: Callable[[], None] = _nothing) -> None:
+def delete(folder: Path, check: Callable[[], None] = unchecked) -> None:
     """`remove` what would be wrong if anything of it stayed. In a store, where that takes its time, `check` is asked before each request.
 
     Raises:
@@ -233,7 +233,7 @@ def free_bytes(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def replaced(folder: Path, last: str, check: Callable[[], None] = _nothing) -> Iterator[Path]:
+def replaced(folder: Path, last: str, check: Callable[[], None] = unchecked) -> Iterator[Path]:
     """A local folder to write into, put in the folder's place when the block ends well.
 
     Args:

@@ -130,7 +130,7 @@ def write_atomically(path: Path, write: Any, fence: Fence | None = None) -> None
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / path.name
             write(whole)
-            storage.put(whole, path, fence.check if fence else lambda: None)
+            storage.put(whole, path, fence.check if fence else storage.unchecked)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -29,7 +29,6 @@ from xl.report.evaluation import Evaluation, Training
 from xl.report.render import Card, ExamplePair, LanguageLedger, Report, StageSummary, render_card, render_report
 from xl.report.rounds import read_rounds
 from xl.settings import semantic
-from xl.storage import names_in
 from xl.store import Ledger, StageStore, read_json, read_table
 from xl.train.metrics import METRICS, read_metrics
 from xl.train.tokens import read_summary
@@ -100,7 +99,7 @@ def print_result(out: Path, console: Console) -> None:
     if run.benchmarks.info:
         print_results(results(run.benchmarks, recipe.seed), console)
         console.print()
-    arms = [arm for name in names_in(run.root / "arms") if (arm := run.arm(name)).info]
+    arms = run.arms
     for arm in arms:
         pairs = sum(entry.kept for entry in ledgers(arm)[arm.info["stages"][-1]].values())
         console.print(f"arm {arm.root.name}: {pairs:,} pairs, {arm.report}", highlight=False)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ def embed(model: ResolvedModel, texts: Sequence[str]) -> npt.NDArray[np.float32]
     """
     torch = require("torch", "cpu")
     transformers = require("transformers", "cpu")
+    model = replace(model, path=local_path(model.path))
     try:
-        path, takes_first_token = local_path(model.path), _takes_first_token(model)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        encoder = transformers.AutoModel.from_pretrained(path, dtype=torch.float32).eval()
+        takes_first_token = _takes_first_token(model)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model.path)
+        encoder = transformers.AutoModel.from_pretrained(model.path, dtype=torch.float32).eval()
     except OSError as error:
         raise UserError(f"the embedding model {model.name!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -67,5 +69,5 @@ def _takes_first_token(model: ResolvedModel) -> bool:
 def _read_json(model: ResolvedModel, name: str) -> Any:
     """What a file of the model holds; None where it has no such file. Raises OSError when the hub cannot be asked."""
     hub = require("transformers.utils.hub", "cpu")
-    path = hub.cached_file(local_path(model.path), name, _raise_exceptions_for_missing_entries=False)
+    path = hub.cached_file(model.path, name, _raise_exceptions_for_missing_entries=False)
     return json.loads(Path(path).read_text("utf-8")) if path else None

@@ -12,6 +12,7 @@ from xl.recipe import Model, Recipe, checked, overridden, read_yaml
 from xl.serving.settings import ServedModel, Serving
 from xl.settings import Placed
 from xl.storage import place
+from xl.train.job import has_model
 
 _LISTENING = ("host", "port")
 
@@ -81,7 +82,7 @@ def _run_models(path: Path, name: str | None) -> dict[str, Any]:
     recipe = check_recipe(read_recipe(noted), str(noted))
     models = _recipe_models(recipe, str(path))
     training = RunFolder(path).training
-    if recipe.train is None or not (training / "model" / "README.md").exists():
+    if recipe.train is None or not has_model(training):
         return models
     return {name or path.name: _settings(tuned_model(recipe.model_for("base"), training)), **models}
 

@@ -129,7 +129,7 @@ def remove_leftovers(job: Job) -> None:
 
 def _drop_old(job: Job) -> None:
     for old in sorted(job.checkpoints.glob("step-*"), key=lambda path: path.name)[: -job.settings.keep]:
-        storage.remove(old)
+        storage.delete(old)
 
 
 def check_room(engine: Any, job: Job, is_done: bool, to_convert: Path | None) -> None:

@@ -1,7 +1,6 @@
 """Pairs that a training is not shown, and what a model's loss on them is."""
 
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 from xl.errors import UserError, require
 from xl.evaluate.intervals import Estimate, estimate_mean
 from xl.records import Row, seeded_rank
+from xl.storage import replaced
 from xl.train.choose import chosen_rows
 from xl.train.packing import assemble
 from xl.train.precision import with_precision
@@ -50,22 +50,19 @@ def split_dataset(dataset: Path, settings: Train, ratio: float, seed: int, out: 
     """
     if out.exists():
         return
-    aside = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     num_pairs = {TRAIN: 0, HELD_OUT: 0}
-    with pq.ParquetWriter(aside / TRAIN, _SCHEMA) as train, pq.ParquetWriter(aside / HELD_OUT, _SCHEMA) as held_out:
-        for chunk in chunks(chosen_rows(read_rows(dataset), settings)):
-            sides: dict[str, list[Row]] = {TRAIN: [], HELD_OUT: []}
-            for row in chunk:
-                sides[HELD_OUT if is_held_out(row, ratio, seed) else TRAIN].append(row)
-            for writer, (side, rows) in zip((train, held_out), sides.items(), strict=True):
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-                num_pairs[side] += len(rows)
-    if min(num_pairs.values()) < 2:
-        counts = f"{num_pairs[TRAIN]:,} pairs to train on and {num_pairs[HELD_OUT]:,} held out"
-        raise UserError(f"{dataset}: to hold out a share of {ratio:g} leaves {counts}; at least two of each are wanted")
-    aside.rename(out)
+    with replaced(out, HELD_OUT) as aside:
+        with pq.ParquetWriter(aside / TRAIN, _SCHEMA) as train, pq.ParquetWriter(aside / HELD_OUT, _SCHEMA) as held_out:
+            for chunk in chunks(chosen_rows(read_rows(dataset), settings)):
+                sides: dict[str, list[Row]] = {TRAIN: [], HELD_OUT: []}
+                for row in chunk:
+                    sides[HELD_OUT if is_held_out(row, ratio, seed) else TRAIN].append(row)
+                for writer, (side, rows) in zip((train, held_out), sides.items(), strict=True):
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+                    num_pairs[side] += len(rows)
+        if min(num_pairs.values()) < 2:
+            counts = f"{num_pairs[TRAIN]:,} pairs to train on and {num_pairs[HELD_OUT]:,} held out"
+            raise UserError(f"{dataset}: to hold out a share of {ratio:g} leaves {counts}; at least two of each are wanted")
 
 
 def held_out_losses(model: Path, pairs: Path, tokens: Path, settings: Train) -> HeldOutLosses:

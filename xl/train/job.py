@@ -8,6 +8,11 @@ from xl.train.metrics import METRICS
 from xl.train.settings import Train
 
 
+def has_model(training: Path) -> bool:
+    """Whether a training's folder holds its model, whole: the card is the last of its files."""
+    return (training / "model" / "README.md").exists()
+
+
 @dataclass(frozen=True)
 class Job:
     """A training: its model, its folder and its settings."""
@@ -49,8 +54,8 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """Whether the model is there, whole: its card is the last of its files."""
-        return (self.model_folder / "README.md").exists()
+        """Whether there is nothing left to train."""
+        return has_model(self.out)
 
     @property
     def adapter_folder(self) -> Path:

@@ -42,7 +42,7 @@ def read_metrics(path: Path) -> list[StepMetrics]:
     """All steps so far. A last line that a kill cut short is left out."""
     try:
         lines = path.read_text("utf-8").split("\n")[:-1]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [StepMetrics(**json.loads(line)) for line in lines]
 

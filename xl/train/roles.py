@@ -16,6 +16,7 @@ from xl.records import Row, digest_of, row_digest
 from xl.settings import semantic
 from xl.stage import RowStage
 from xl.store import read_json, write_atomically
+from xl.train.job import has_model
 from xl.train.precision import with_precision
 from xl.train.settings import Train
 from xl.train.tokens import dataset_digest
@@ -107,6 +108,6 @@ def train_anew_if_changed(
     before = read_json(out / "train.json")
     settings = with_precision(settings, before)
     now = plain({"model": base.digest, "dataset": dataset_digest(dataset), "train": semantic(settings)})
-    if before != now or not (out / "model" / "README.md").exists():
+    if before != now or not has_model(out):
         make_room(settings)
     return train(dataset, base, out, settings, fresh=before is not None and before != now, console=console)

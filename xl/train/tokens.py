@@ -20,6 +20,7 @@ from xl import storage
 from xl.errors import UserError
 from xl.evaluate import tables
 from xl.records import Row
+from xl.store import read_json
 from xl.train.prompts import TEMPLATE_SETTINGS, defuse, request_of, special_tokens, stop_ids
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
@@ -117,10 +118,8 @@ def write_documents(rows: Iterable[Row], tokenizer: Any, max_length: int, styles
 
 def read_summary(folder: Path) -> TokenSummary | None:
     """The account of tokenised documents, or None where there are none yet."""
-    try:
-        return TokenSummary(**json.loads((folder / "summary.json").read_text("utf-8")))
-    except FileNotFoundError:
-        return None
+    found = read_json(folder / "summary.json")
+    return None if found is None else TokenSummary(**found)
 
 
 def _encode(rows: list[Row], tokenizer: Any, max_length: int, styles: Mapping[str, str], summary: TokenSummary) -> list[Row]:

@@ -207,7 +207,7 @@ def _claim(out: Path) -> None:
         storage.make_folder(out)
         is_foreign = not (out / "train.json").exists() and bool(contents(out))
     except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror or error}") from None
+        raise storage.explained(error) or UserError(f"--out {out}: {error.strerror or error}") from None
     if is_foreign:
         raise UserError(f"--out {out} holds other files and no training; choose an empty or a new folder")
 
@@ -223,9 +223,9 @@ def clear(folder: Path) -> None:
     """Remove all that a folder holds but the lease that is held."""
     for path in (folder / name for name in contents(folder)):
         if path.is_dir():
-            storage.remove(path)
+            storage.delete(path)
         else:
-            path.unlink()
+            storage.delete_file(path)
 
 
 def _result(job: Job) -> TrainResult:

@@ -34,12 +34,11 @@ def load_weights(model: str, dtype: Any, revision: str = "main") -> Any:
     """
     transformers = require("transformers", "train")
     with _told_in_one_line(model):
-        config = transformers.AutoConfig.from_pretrained(local_path(model), revision=revision)
+        path = local_path(model)
+        config = transformers.AutoConfig.from_pretrained(path, revision=revision)
         is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
         attention = "eager" if is_capped else "sdpa"
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            local_path(model), revision=revision, dtype=dtype, attn_implementation=attention
-        )
+        return transformers.AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, attn_implementation=attention)
 
 
 @contextmanager
