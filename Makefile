@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0+cpu
 INSTALL := $(BIN)/pip install --no-compile
-PACKAGES := -e '.[cpu,train,openai,corpus,eval,translate,s3,demo,dev]'
+PACKAGES := -e '.[cpu,train,openai,corpus,eval,translate,s3,gcs,demo,dev]'
 
 # Python keeps what it compiles, whatever the shell says: else each worker compiles the libraries anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -3,7 +3,8 @@
 python cluster/local.py --pages 3 --engines 4
 
 prints where it is and stays until it is interrupted. Ray counts its GPUs and nothing computes on them: engines are the scripted one, or
-vLLM on CPU. From another terminal: xl submit RECIPE --cluster http://127.0.0.1:8265 --out DIR
+vLLM on CPU. From another terminal: xl submit RECIPE --cluster http://127.0.0.1:8265 --out DIR. Both use the token in ~/.ray/auth_token,
+without which nobody is let in.
 """
 
 import contextlib
@@ -149,8 +150,10 @@ def local_cluster(num_pages: int, num_engines: int, dashboard_port: int | None =
     # Ray notes the latest cluster in its folder, and that is the one which drivers of jobs join: each cluster has a folder of its own.
     folder = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir=folder)
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
     from ray.cluster_utils import Cluster
 
+    ensure_token_if_auth_enabled()  # as `ray start --head` does: where tokens are asked for and there is none, ~/.ray/auth_token is made
     cluster = LocalCluster(Cluster())
     try:
         has_dashboard = dashboard_port is not None
@@ -173,7 +176,11 @@ def main(
     ] = False,
     idle_seconds: Annotated[float, typer.Option(help="With --autoscale: how long a node may be idle.")] = 60.0,
 ) -> None:
-    """Start a cluster on this machine and keep it until it is interrupted; with --autoscale it then tells how it grew and shrank."""
+    """Start a cluster on this machine and keep it until it is interrupted; with --autoscale it then tells how it grew and shrank.
+
+    Who has the token lets it run code: RAY_AUTH_TOKEN, or ~/.ray/auth_token, which is made where there is none.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # the machine's other users and its network reach the ports of Ray
     with local_cluster(pages, 0 if autoscale else engines, dashboard_port) as cluster:
         print(f"cluster: {cluster.dashboard}\naddress: {cluster.address}\nlogs: {cluster.logs}", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -144,8 +144,11 @@ def entrypoint(recipe: Path, out: str, working_dir: Path, arguments: Sequence[st
 def _client(submission: Submission) -> Iterator[Any]:
     """A connection to the cluster's job server."""
     require("ray", "cpu")
+    from ray._private.authentication import authentication_token_setup as tokens
     from ray.job_submission import JobSubmissionClient
 
+    tokens.logger.setLevel(logging.ERROR)  # it tells that it has found a token
+    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as `ray.init` does, where RAY_AUTH_MODE says nothing
     for name in ("ray", *(kind.__module__ for kind in JobSubmissionClient.mro())):
         logging.getLogger(name).setLevel(logging.WARNING)  # they tell of each upload and each closed connection
     before = os.environ.get("RAY_API_SERVER_ADDRESS")

@@ -47,23 +47,29 @@ class Jobs:
         return xl("submit", path, "--cluster", self.url, "--out", out, "--working-dir", self.checkout, *more)
 
 
+@contextlib.contextmanager
+def local_jobs(num_pages: int, num_engines: int, checkout: Path) -> Iterator[Jobs]:
+    """A cluster that somebody has started in another terminal."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "cluster/local.py", f"--pages={num_pages}", f"--engines={num_engines}", f"--dashboard-port={port}"]
+    owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout
+    try:
+        told = dict(owner.stdout.readline().strip().split(": ", 1) for _ in range(3))
+        yield Jobs(told["cluster"], told["address"], Path(told["logs"]).parent, checkout)
+    finally:
+        owner.terminate()
+        owner.wait(60)
+
+
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     checkout = tmp_path_factory.mktemp("checkout")
     for part in ("xl", "jobs"):
         shutil.copytree(ROOT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "cluster/local.py", f"--pages={NUM_PAGES}", f"--engines={NUM_ENGINES}", f"--dashboard-port={port}"]
-    with mock.patch.dict(os.environ, {"RAY_AUTH_MODE": "token", **SECRETS}):
-        owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert owner.stdout
-        try:
-            told = dict(owner.stdout.readline().strip().split(": ", 1) for _ in range(3))
-            yield Jobs(told["cluster"], told["address"], Path(told["logs"]).parent, checkout)
-        finally:
-            owner.terminate()
-            owner.wait(60)
+    with mock.patch.dict(os.environ, {"RAY_AUTH_MODE": "token", **SECRETS}), local_jobs(NUM_PAGES, NUM_ENGINES, checkout) as jobs:
+        yield jobs
 
 
 def scripted(jobs: Jobs, name: str, pages: Path, **writer: object) -> Path:
@@ -134,6 +140,19 @@ def test_a_cluster_lets_nobody_in_without_its_token(jobs: Jobs, tmp_path: Path, 
     with mock.patch.dict(os.environ, environment):
         done = jobs.submit(path, tmp_path / "run")
     assert done.returncode == 2 and "the cluster wants a token" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_cluster_of_this_machine_makes_a_token_for_its_user(tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = scripted(jobs, "own", tmp_path / "nowhere")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    with local_jobs(1, 0, jobs.checkout) as own:
+        let_in = own.submit(path, tmp_path / "run")
+        monkeypatch.setenv("HOME", str(tmp_path / "stranger"))
+        kept_out = own.submit(path, tmp_path / "run")
+    assert let_in.returncode == kept_out.returncode == 2
+    assert "nowhere" in let_in.stdout and "the cluster wants a token" in kept_out.stderr
 
 
 def test_a_run_that_is_killed_on_the_cluster_is_started_again_and_loses_nothing(jobs: Jobs, tmp_path: Path) -> None:

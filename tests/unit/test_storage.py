@@ -13,7 +13,7 @@ import pytest
 import s3fs
 from botocore.exceptions import ClientError
 
-from tests.object_store import KEYS
+from tests.object_store import KEYS, google_store, object_store
 from tests.support import here
 from xl import storage
 from xl.errors import UserError
@@ -22,10 +22,12 @@ from xl.lease import Superseded, lease
 from xl.storage import is_local, local_copy, place, replaced
 
 
-@pytest.fixture(params=["folder", "object store"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(params=["folder", "S3", "Google's"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A place for runs that is empty."""
-    return tmp_path / "runs" if request.param == "folder" else place(request.getfixturevalue("bucket")) / "runs"
+    bucket = {"folder": contextlib.nullcontext, "S3": object_store, "Google's": google_store}[request.param]
+    with bucket() as url:
+        yield place(url) / "runs" if url else tmp_path / "runs"
 
 
 class Killed(BaseException):
