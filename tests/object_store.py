@@ -44,7 +44,7 @@ def google_store() -> Iterator[str]:
         port = free.getsockname()[1]
     bucket = f"runs-{secrets.token_hex(4)}"
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket)
-    asked = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+    asked = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "NO_GCE_CHECK": "true"}  # no metadata server is looked for
     with server, mock.patch.dict(os.environ, asked), mock.patch.object(objects, "_multipart_upload", _conditional_upload):
         yield f"gs://{bucket}"
 
