@@ -172,7 +172,9 @@ def fault_and_compare(
                     scene.out = run
                     _disturbed(path, run, scene, faults, done, most)
                     here = done.total() - before
-                    assert outcomes(run) == expected, f"{faults}: the rows differ from those of the undisturbed run"
+                    found = outcomes(run)
+                    differ = {stage: [*((found[stage] - expected[stage]) + (expected[stage] - found[stage]))] for stage in expected}
+                    assert found == expected, f"{faults}: these rows differ from those of the undisturbed run: {differ}"
                     assert_balanced(run, STAGES)
                 redone = (traced(trace) - requests).total()
                 # What engines die of makes them redo rows too, once in a while more than in the other run.

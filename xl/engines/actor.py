@@ -29,6 +29,7 @@ class _EngineActor:
         self._engine: Any = None
         self._starting = asyncio.Lock()
         self._is_leaving = False
+        self._is_set_aside = False
         self._hands_back = asyncio.Event()
         self._num_calls = 0
         self._is_free = asyncio.Event()
@@ -59,12 +60,15 @@ class _EngineActor:
         """The id of the node that this is on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    async def walk_all(self, route: tuple[Any], pending: Sequence[Pending]) -> list[Walk | None] | HandedBack | UserError | None:
+    async def walk_all(
+        self, route: tuple[Any], pending: Sequence[Pending], alone: bool = False
+    ) -> list[Walk | None] | HandedBack | UserError | None:
         """Walk rows in this process, so that their asks cross none. The route comes as a reference and is fetched once.
 
-        None for a row under which the engine died; None for all where the engine takes no more rows.
+        None for a row under which the engine died; None for all where the engine takes none, or no such: one that is set aside takes those
+        that want an engine `alone`, another one those that do not.
         """
-        if self._is_leaving:
+        if self._is_leaving or self._is_set_aside != alone:
             return None
         self._num_calls += 1
         self._is_free.clear()
@@ -92,9 +96,17 @@ class _EngineActor:
         all_rows.cancel()
         return HandedBack(walks)
 
-    async def idle(self) -> None:
-        """Return when no rows are under way."""
+    async def set_aside(self) -> None:
+        """Take only rows that want an engine alone from now on, and return when no others are under way.
+
+        A worker may not have heard yet whose the engine is: its rows may come later than this.
+        """
+        self._is_set_aside = True
         await self._is_free.wait()
+
+    async def put_back(self) -> None:
+        """Take rows of all workers again."""
+        self._is_set_aside = False
 
     async def leave(self, seconds: float | None = None) -> None:
         """Take no more rows, and return when those that are under way have come to their end.
@@ -104,10 +116,10 @@ class _EngineActor:
         self._is_leaving = True
         try:
             async with asyncio.timeout(seconds):
-                await self.idle()
+                await self._is_free.wait()
         except TimeoutError:
             self._hands_back.set()
-            await self.idle()
+            await self._is_free.wait()
 
     async def close(self) -> None:
         if self._engine is not None:

@@ -86,6 +86,8 @@ class Fleet:
     """Parcels that each worker has, and when it said so."""
     _aside: dict[str, str | None] = field(default_factory=dict)
     """The engine that a worker has to itself, of those workers that look for a row that kills engines."""
+    _told_aside: set[str] = field(default_factory=set)
+    """Engines that take rows of one worker alone, until they hear that they may take all."""
     _past: set[str] = field(default_factory=set)
     """Workers of the work before, which may still say something."""
     _too_many_since: float | None = None
@@ -200,11 +202,19 @@ class Fleet:
         """An engine that is in nobody's share but this worker's own: the one it has, or the newest, which has the least to do."""
         if worker in self._loads and self._aside.get(worker) not in self.up:
             self._aside[worker] = next(reversed(self._shared), None)
-        return self._aside.get(worker)
+        name = self._aside.get(worker)
+        self._told_aside.update({name} if name else ())
+        return name
 
     def put_back(self, worker: str) -> None:
         """A worker needs no engine to itself any more."""
         self._aside.pop(worker, None)
+
+    def returned(self) -> list[Any]:
+        """Engines that were set aside and are nobody's own any more, each once."""
+        names = self._told_aside.difference(self._aside.values())
+        self._told_aside -= names
+        return [self.up[name] for name in names if name in self.up]
 
     def share(self, worker: str) -> dict[str, Any]:
         """The engines that a worker asks: no other does, unless there are more workers than engines. One that is gone has none."""

@@ -92,7 +92,7 @@ class _EngineHost:
                     self._changed.notify_all()
                     engine = fleet.up[name]
                 try:
-                    await engine.idle.remote()
+                    await engine.set_aside.remote()
                     return name, engine
                 except RayError as error:
                     await self.lost(key, name, lost_its_node(error))
@@ -102,6 +102,7 @@ class _EngineHost:
         """A worker needs no engine to itself any more."""
         if key in self._fleets:
             self._fleets[key].put_back(worker)
+            self._let_all_ask(self._fleets[key])
             async with self._changed:
                 self._changed.notify_all()
 
@@ -112,10 +113,11 @@ class _EngineHost:
                 fleet.dies()
             self._begin(self._adjust(fleet))
 
-    def rest(self, key: str) -> None:
+    async def rest(self, key: str) -> None:
         """No row is left for the engines of a model now."""
         if key in self._fleets:
             self._fleets[key].rest()
+            self._let_all_ask(self._fleets[key])
 
     def num_engines(self, key: str) -> int:
         """How many engines of a model were up together, at most, since its rows last came."""
@@ -158,7 +160,13 @@ class _EngineHost:
             for fleet in [*self._fleets.values()]:
                 with contextlib.suppress(Exception):
                     fleet.look(time.monotonic())
+                    self._let_all_ask(fleet)
                     await self._adjust(fleet)
+
+    def _let_all_ask(self, fleet: Fleet) -> None:
+        """Tell engines that were set aside and are nobody's own any more."""
+        for engine in fleet.returned():
+            self._begin(_answered(engine.put_back.remote()))
 
     async def _empty_leaving_nodes(self) -> None:
         """Have the engines on a node that will be taken away do what they have begun, as far as there is time; others take their place."""

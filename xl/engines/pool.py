@@ -142,15 +142,17 @@ class EnginePool:
         has_died = False
         while None in walks and not has_died:
             name, engine = await self._engine_alone()
-            has_died = await self._call(name, engine, suspects, walks, route)
+            has_died = await self._call(name, engine, suspects, walks, route, alone=True)
         return walks
 
-    async def _call(self, name: str, engine: Any, pending: Sequence[Pending], walks: list[Walk | None], route: Any) -> bool:
+    async def _call(
+        self, name: str, engine: Any, pending: Sequence[Pending], walks: list[Walk | None], route: Any, alone: bool = False
+    ) -> bool:
         """Have an engine walk the rows that have no walk yet; whether it died, and not for its node's sake."""
         left = [place for place, walked in enumerate(walks) if walked is None]
         has_died = is_blameless = False
         try:
-            answer = await engine.walk_all.remote((route,), [pending[place] for place in left])
+            answer = await engine.walk_all.remote((route,), [pending[place] for place in left], alone)
         except RayTaskError:
             raise
         except RayError as error:

@@ -5,7 +5,7 @@ import contextvars
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -56,13 +56,32 @@ class Parcel:
     is_beside: bool = False
 
 
+class Engine(_EngineActor):
+    """An engine that notes what is under way in it."""
+
+    def __init__(self, parcels: list[Parcel]) -> None:
+        super().__init__(MODEL, None)  # type: ignore[arg-type]
+        self._parcels = parcels
+        self._under_way: list[Parcel] = []
+
+    async def _walk(self, route: Route, pending: Sequence[Pending]) -> Any:
+        parcel = Parcel(len(pending))
+        self._parcels.append(parcel)
+        self._under_way.append(parcel)
+        for each in self._under_way:
+            each.is_beside |= len(self._under_way) > 1
+        try:
+            return await super()._walk(route, pending)
+        finally:
+            self._under_way.remove(parcel)
+
+
 class Process(Actor):
     """The process of an engine. What is under way in it ends with it."""
 
-    def __init__(self, parcels: list[Parcel]) -> None:
-        super().__init__(_EngineActor(MODEL, None))  # type: ignore[arg-type]
-        self._parcels = parcels
-        self._under_way: list[Parcel] = []
+    def __init__(self, parcels: list[Parcel], seconds_on_the_way: float) -> None:
+        super().__init__(Engine(parcels))
+        self._seconds_on_the_way = seconds_on_the_way
         self._death: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self, why: str) -> None:
@@ -70,18 +89,15 @@ class Process(Actor):
             self._death.set_exception(ray.exceptions.RayActorError(error_msg=why))
 
     def _called(self, method: Callable[..., Coroutine[Any, Any, Any]], arguments: tuple[Any, ...]) -> "asyncio.Future[Any]":
-        given = [Parcel(len(arguments[1]))] if method.__name__ == "walk_all" else []
-        return asyncio.ensure_future(self._lived_through(method(*arguments), given))
+        is_whole = method.__name__ == "walk_all" and len(arguments[1]) == NUM_ROWS
+        seconds = self._seconds_on_the_way if is_whole else 0
+        return asyncio.ensure_future(self._lived_through(method(*arguments), seconds))
 
-    async def _lived_through(self, call: Coroutine[Any, Any, Any], given: list[Parcel]) -> Any:
+    async def _lived_through(self, call: Coroutine[Any, Any, Any], seconds: float) -> Any:
         running.set(self)
-        self._parcels += given
-        self._under_way += given
-        for parcel in self._under_way:
-            parcel.is_beside |= len(self._under_way) > 1
+        await asyncio.sleep(seconds)
         done = asyncio.ensure_future(call)
         await asyncio.wait([done, self._death], return_when=asyncio.FIRST_COMPLETED)
-        self._under_way = [parcel for parcel in self._under_way if parcel not in given]
         if self._death.done():
             done.cancel()
             await self._death
@@ -91,15 +107,16 @@ class Process(Actor):
 class Host(_EngineHost):
     """Has its engines at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_on_the_way: float = 0.0) -> None:
         super().__init__()
+        self._seconds_on_the_way = seconds_on_the_way
         self.parcels: list[Parcel] = []
         """All that went to engines."""
         self.ends: list[str] = []
         """Why the next engines end, each in the middle of its first parcels."""
 
     def _start(self, fleet: Any, name: str) -> None:
-        process = fleet.starting[name] = Process(self.parcels)
+        process = fleet.starting[name] = Process(self.parcels, self._seconds_on_the_way)
         self._begin(process._it.start())
         if self.ends:
             asyncio.get_running_loop().call_later(SETTINGS["delay_seconds"] / 2, process.end, self.ends.pop(0))
@@ -130,11 +147,11 @@ def given_parcels(number: int, **poisoned: str) -> list[list[Pending]]:
     return [rows[start : start + NUM_ROWS] for start in range(0, len(rows), NUM_ROWS)]
 
 
-def walked(*workers: list[list[Pending]], ends: tuple[str, ...] = ()) -> tuple[list[Walk], Host, int]:
+def walked(*workers: list[list[Pending]], ends: tuple[str, ...] = (), seconds_on_the_way: float = 0.0) -> tuple[list[Walk], Host, int]:
     """What becomes of the parcels that workers have, on one engine; the host, and how many engines died, but not with their nodes."""
 
     async def all_of_them() -> tuple[list[Walk], Host, int]:
-        host = Host()
+        host = Host(seconds_on_the_way)
         host.ends = [*ends]
         route: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
         route.set_result(ROUTE)
@@ -212,10 +229,11 @@ def test_lost_nodes_are_no_reason_to_halve_a_parcel_or_to_set_a_row_aside() -> N
 
 
 @pytest.mark.parametrize("poison", [POISON, FAULT])
-def test_a_worker_on_the_same_engine_waits_and_loses_no_row_to_the_other_ones(poison: str) -> None:
-    """More workers than engines: on a cluster that grows, at first."""
+@pytest.mark.parametrize("seconds_on_the_way", [0.0, 0.03])
+def test_a_worker_on_the_same_engine_waits_and_loses_no_row_to_the_other_ones(poison: str, seconds_on_the_way: float) -> None:
+    """More workers than engines: on a cluster that grows, at first. What it sent before it hears that it must wait may come late."""
     poisoned, healthy = given_parcels(2, row5=poison), given_parcels(2)
-    walks, host, num_deaths = walked(poisoned, healthy)
+    walks, host, num_deaths = walked(poisoned, healthy, seconds_on_the_way=seconds_on_the_way)
     assert_all_but_poison_is_kept(walks, poisoned, healthy)
     assert num_deaths <= most_deaths()
     assert not any(parcel.is_beside for parcel in host.parcels if parcel.num_rows <= NUM_ROWS // 2)
