@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +14,8 @@ import s3fs
 from gcp_storage_emulator.handlers import objects
 from gcp_storage_emulator.server import create_server
 from moto.server import ThreadedMotoServer
+
+from tests.support import free_port
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
@@ -40,8 +41,7 @@ def object_store() -> Iterator[str]:
 @contextlib.contextmanager
 def google_store() -> Iterator[str]:
     """The URL of an empty bucket of Google's. While it lasts, this process and what it starts ask this store and no other."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     bucket = f"runs-{secrets.token_hex(4)}"
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket=bucket)
     asked = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "NO_GCE_CHECK": "true"}  # no metadata server is looked for

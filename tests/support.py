@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +99,13 @@ def here(
             except SystemExit as ended:
                 code = ended.code or 0
     return subprocess.CompletedProcess(arguments, code, told.getvalue(), complained.getvalue())
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def job(name: str) -> Callable[[], None]:

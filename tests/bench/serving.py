@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ import psutil
 from tests.bench.memory import peak_resident_bytes
 from tests.bench.warm import summary
 from tests.endpoint import Endpoint
-from tests.support import ROOT, WORDS, wait_for
+from tests.support import ROOT, WORDS, free_port, wait_for
 from xl.engines.models import prepare, resolve
 from xl.engines.vllm import cpu_environment, engine_arguments
 from xl.serving.settings import ServedModel
@@ -143,9 +142,7 @@ def bare_server(folder: Path) -> Iterator[Server]:
     model = ServedModel(**SETTINGS)
     found = resolve(model.model)
     prepare(found)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     about = ["--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
     key = secrets.token_hex(16)
     with open(folder / "bare.log", "w") as log:

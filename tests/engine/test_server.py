@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import STAGES
-from tests.support import ROOT, assert_balanced, ledger, recipe, rows, succeeded, xl
+from tests.support import ROOT, assert_balanced, free_port, ledger, recipe, rows, succeeded, xl
 from xl.engines.models import prepare, resolve
 from xl.engines.vllm import cpu_dtype, executor_arguments
 from xl.recipe import Model
@@ -29,9 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A vLLM server with SmolLM2 135M on a free port of this machine."""
     found = resolve("packaged/smollm2-135m-instruct")
     prepare(found)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     executor = executor_arguments(Model(model=found.name))["distributed_executor_backend"]
     limits = ["--max-model-len", "2048", "--max-num-seqs", "16", "--max-num-batched-tokens", "2048", "--no-enable-chunked-prefill"]
     names = ["--model", found.path, "--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port)]

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from unittest import mock
 import pytest
 
 from tests.cluster import cluster
-from tests.support import ROOT, assert_balanced, german_pages, outcomes, recipe, rows, succeeded, xl
+from tests.support import ROOT, assert_balanced, free_port, german_pages, outcomes, recipe, rows, succeeded, xl
 
 pytestmark = pytest.mark.ray
 
@@ -50,8 +49,7 @@ class Jobs:
 @contextlib.contextmanager
 def local_jobs(num_pages: int, num_engines: int, checkout: Path) -> Iterator[Jobs]:
     """A cluster that somebody has started in another terminal."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "cluster/local.py", f"--pages={num_pages}", f"--engines={num_engines}", f"--dashboard-port={port}"]
     owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert owner.stdout

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import openai
 import pytest
 
 from tests.endpoint import MESSAGES, Endpoint
-from tests.support import ROOT, assert_balanced, german_pages, ledger, recipe, succeeded, wait_for, xl
+from tests.support import ROOT, assert_balanced, free_port, german_pages, ledger, recipe, succeeded, wait_for, xl
 
 pytestmark = pytest.mark.ray
 
@@ -151,8 +150,7 @@ print("RESULT", json.dumps({**result, "ready": httpx.get(f"{url}/ready").json()}
 
 
 def test_the_same_endpoint_runs_as_a_serve_application_on_a_cluster(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "XL_API_KEYS": "good",

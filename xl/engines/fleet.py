@@ -203,7 +203,8 @@ class Fleet:
         if worker in self._loads and self._aside.get(worker) not in self.up:
             self._aside[worker] = next(reversed(self._shared), None)
         name = self._aside.get(worker)
-        self._told_aside.update({name} if name else ())
+        if name is not None:
+            self._told_aside.add(name)
         return name
 
     def put_back(self, worker: str) -> None:

@@ -161,9 +161,12 @@ def test_an_engine_that_is_set_aside_is_asked_by_one_worker_alone_until_that_put
     assert made.set_aside("one") == "engine-0" and made.share("two") == {}
     made.remove("engine-0")
     assert made.set_aside("one") is None, "the other worker's is not taken"
+    assert made.returned() == []
     made.put_back("two")
     assert set(made.share("two")) == {"engine-1"}
+    assert (made.returned(), made.returned()) == (["engine-1"], []), "it hears once that all may ask it"
     assert made.set_aside("one") == "engine-1"
     made.hear("two", 1, now=SILENT_SECONDS)
     made.look(now=SILENT_SECONDS)
     assert set(made.share("two")) == {"engine-1"}
+    assert made.returned() == ["engine-1"], "who had it to itself says no more"
