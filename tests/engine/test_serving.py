@@ -1,8 +1,10 @@
 """The endpoint with a real vLLM engine and a LoRA adapter from an object store. One endpoint serves all tests here."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -72,6 +74,19 @@ def test_the_engines_own_refusals_arrive_in_openais_format(endpoint: Endpoint) -
     with pytest.raises(openai.BadRequestError) as told:
         endpoint.client().completions.create(model="smollm2", prompt="word " * 2000, max_tokens=4)
     assert "512" in told.value.message
+
+
+def test_a_schema_that_the_engine_cannot_keep_is_refused_and_others_are_answered(endpoint: Endpoint) -> None:
+    def ask(**number: object) -> str:
+        schema = {"type": "object", "properties": {"n": {"type": "integer", **number}}, "required": ["n"], "additionalProperties": False}
+        wanted: Any = {"type": "json_schema", "json_schema": {"name": "number", "schema": schema}}
+        answer = endpoint.client().chat.completions.create(model="smollm2", messages=MESSAGES, temperature=0, response_format=wanted)
+        return str(answer.choices[0].message.content)
+
+    assert re.match(r'\s*\{\s*"n"\s*:\s*-?\d', ask())
+    with pytest.raises(openai.BadRequestError, match="xgrammar"):
+        ask(multipleOf=3)
+    assert re.match(r'\s*\{\s*"n"\s*:\s*-?\d', ask())
 
 
 def test_runs_can_ask_through_it_and_are_told_that_adapters_forbid_to_score(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

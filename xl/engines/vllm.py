@@ -151,6 +151,9 @@ def engine_arguments(model: Model, path: str) -> Mapping[str, Any]:
         "enable_prefix_caching": True,
         "disable_log_stats": True,
         "generation_config": "vllm",
+        # By default vLLM (0.29) takes any grammar that one of its libraries knows, but compiles all with the engine's first: what that
+        # does not know is ignored, or ends the answer or the engine.
+        "structured_outputs_config": {"backend": "xgrammar"},
     }
     if model.gpus == 0:
         # The CPU engine of 0.29 dies on a per-request seed as soon as a prompt is prefilled in chunks.

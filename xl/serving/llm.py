@@ -17,23 +17,25 @@ class LLMReplica(Forwarder, LLMServer):  # type: ignore[misc]
     """
 
     async def __init__(self, llm_config: Any, **options: Any) -> None:  # type: ignore[misc]  # Ray awaits it
-        await super().__init__(with_local_files(llm_config), **options)
+        await super().__init__(on_this_machine(llm_config), **options)
 
     async def start(self) -> None:
         await super().start()
         self._app = await self.engine.build_asgi_app()
 
 
-def with_local_files(config: Any) -> Any:
-    """The configuration with a model and adapters that are files of this machine, copied here if they are in an object store.
+def on_this_machine(config: Any) -> Any:
+    """The configuration as vLLM takes it here: a model and adapters that are in an object store are copied, and settings are its objects.
 
-    Ray would copy them by libraries of its own, into a folder that goes by the model's served name.
+    Ray would copy files by libraries of its own, into a folder that goes by the model's served name.
     """
-    source, modules = config.model_loading_config.model_source, config.engine_kwargs.get("lora_modules", [])
-    here, modules_here = local_path(source), [replace(module, path=local_path(module.path)) for module in modules]
-    if (here, modules_here) == (source, modules):
-        return config
-    loading = config.model_loading_config.model_copy(update={"model_source": here})
-    engine = config.engine_kwargs | ({"lora_modules": modules_here} if modules else {})
+    from vllm.config import StructuredOutputsConfig
+
     given = {name: getattr(config, name) for name in config.model_fields_set}
+    engine = dict(config.engine_kwargs)
+    engine["structured_outputs_config"] = StructuredOutputsConfig(**engine["structured_outputs_config"])
+    if modules := engine.get("lora_modules"):
+        engine["lora_modules"] = [replace(module, path=local_path(module.path)) for module in modules]
+    loading = config.model_loading_config
+    loading = loading.model_copy(update={"model_source": local_path(loading.model_source)})
     return LLMConfig(**given | {"model_loading_config": loading, "engine_kwargs": engine})

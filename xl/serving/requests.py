@@ -12,6 +12,11 @@ from xl.serving.settings import Limits
 
 RETRY_AFTER_SECONDS = 1
 
+CLOSED_KEYS = frozenset(
+    ("allowed_token_ids", "bad_words", "chat_template", "kv_transfer_params", "media_io_kwargs", "mm_processor_kwargs", "vllm_xargs")
+)
+"""What vLLM (0.29) takes of a client and what lets it change others' answers, block them, or choose code (cluster/ADVISORIES.md)."""
+
 
 class Refusal(Exception):
     """A request that is answered with an error; `code` is what programs look at, `param` the key at fault."""
@@ -86,6 +91,8 @@ def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection
     if not all(_is_text(message) for message in _messages(asked)):
         # An engine would fetch an image's address for whoever asks, from inside our network.
         raise Refusal(400, "text_only", "messages may hold text only", "messages")
+    if (key := _closed_key(asked)) is not None:
+        raise Refusal(400, "unsupported_parameter", f"{key} is not open to clients of this endpoint", key)
     if model in adapted and _wants_prompt_logprobs(asked):
         key = "prompt_logprobs" if "prompt_logprobs" in asked else "echo"
         why = f"{key} is not supported for {model}: beside adapters no engine gives log-probabilities of a prompt; ask a model without"
@@ -98,6 +105,14 @@ def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection
         most = limits.max_concurrent_sequences
         raise Refusal(400, "too_many_sequences", f"prompts times choices are {num_sequences}, this endpoint allows {most}", "n")
     return Generation(model, asked.get("stream") is True, num_sequences, body)
+
+
+def _closed_key(asked: Mapping[str, Any]) -> str | None:
+    for key in sorted(CLOSED_KEYS):
+        if asked.get(key) is not None:
+            return key
+    options = asked.get("chat_template_kwargs")
+    return "chat_template_kwargs.chat_template" if isinstance(options, dict) and "chat_template" in options else None
 
 
 def _wants_prompt_logprobs(asked: Mapping[str, Any]) -> bool:
