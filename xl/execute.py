@@ -1,9 +1,10 @@
 """Run stages on Ray: Ray Data streams the rows and schedules the work, our stores commit it."""
 
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -98,8 +99,8 @@ def _run_rounds(plan: Plan, source: FromManifest | FromStage, shards: list[Input
                 _execute(plan, source, group, progress, round_)
         except Exception as error:
             cause = _explained(cause_of(error))
-            # What our code raised in a worker would be raised again. All else is Ray's: it may stumble over a worker that dies.
-            if isinstance(error, RayTaskError) or isinstance(cause, UserError):
+            # What our code raised in a worker would be raised again. All else is Ray's: it may stumble over a worker or node that dies.
+            if isinstance(cause, UserError) or (isinstance(error, RayTaskError) and not _is_lost(error)):
                 raise cause from error
             failure = error
         left = [shard for shard in left if shard.name not in round_.sealed]
@@ -121,6 +122,15 @@ class _Round:
     sealed: set[str] = field(default_factory=set)
     num_new: int = 0
     """Rows that were not known before."""
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether a task did not get what it was to work on: the node that had it is gone, and Ray could not make it anew."""
+    from ray.exceptions import ObjectLostError, RaySystemError, RayTaskError
+
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return isinstance(error, ObjectLostError | RaySystemError)
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -155,6 +165,7 @@ def _execute(plan: Plan, source: FromManifest | FromStage, shards: list[InputSha
     import ray
 
     expected = {shard.name: shard for shard in shards}
+    plan = replace(plan, number=uuid.uuid4().hex)
     plan_reference = ray.put(plan)
     seals = _Seals(plan_reference, round_.sealed)
     try:
@@ -213,7 +224,7 @@ def cluster_cpus() -> int:
 
 def _seal(plan: Plan, shard: InputShard) -> str | None:
     try:
-        plan.stores.seal(shard, plan.attempt)
+        plan.stores.seal(shard, plan.attempt, plan.execution)
     except Incomplete:
         # A worker died between its commit and its word to the driver; the next round does what is missing.
         return None

@@ -1,7 +1,7 @@
 """A stage's folder: how rows are committed, so that a kill at any moment loses and doubles none.
 
     STAGE/shards/NAME.parquet          a sealed shard: all its rows, whatever became of them
-    STAGE/log/NAME/ATTEMPT.*.arrow     finished rows of a shard that is not complete yet
+    STAGE/log/NAME/ATTEMPT.EXECUTION.*.arrow  finished rows of a shard that is not complete yet
     STAGE/stage.json                   fingerprint and settings; once finished also the time it took
 
 Every shard of every stage stands for the same rows: shard NAME of a stage holds the rows that shard NAME of the stage
@@ -13,6 +13,9 @@ digest of the row that it was made from (`_input`), and a shard is sealed only w
 An attempt is one driver's life. Workers of a killed driver may live on for seconds and write more segments; they carry
 the old attempt's token in their names. A new attempt adopts what it finds when it reads a shard, under its own token, and seals
 from its own segments alone: whatever an orphan writes later is not looked at.
+
+An attempt has executions of Ray Data, one after the other. Where a node is lost, Ray reads again what it has lost with it, and wants as
+many tables as before; so what an execution has committed can be told from what was there when it began.
 """
 
 import itertools
@@ -21,11 +24,11 @@ import os
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -109,15 +112,25 @@ class Ledger:
         return cls(data["kept"], Counter(data["dropped"]), Counter(data["failed"]))
 
 
+class Finished(NamedTuple):
+    """What is committed of an open shard."""
+
+    before: dict[str, Row]
+    """What was known when the execution began, by the digest of the row that came in."""
+    here: Collection[int]
+    """Places in the shard of the rows that the execution has committed itself."""
+
+
 @dataclass(frozen=True)
 class SealedShard:
-    """A finished shard, as its file's footer describes it."""
+    """A finished shard, as its file's footer describes it. `by` is the execution that sealed it."""
 
     name: str
     input: str
     output: str
     ledger: Mapping[str, Ledger]
     usage: Mapping[str, tuple[int, int]]
+    by: str = ""
 
     def as_input(self) -> InputShard:
         """The rows that it kept, as the next stage's input."""
@@ -186,7 +199,8 @@ class StageStore:
         except FileNotFoundError:
             return None
         ledger = {lang: Ledger.from_json(entry) for lang, entry in data["ledger"].items()}
-        return SealedShard(shard, data["input"], data["output"], ledger, {k: (v[0], v[1]) for k, v in data["usage"].items()})
+        usage = {ask: (prompt, output) for ask, (prompt, output) in data["usage"].items()}
+        return SealedShard(shard, data["input"], data["output"], ledger, usage, data.get("by", ""))
 
     def all_sealed(self, shards: Iterable[str]) -> list[SealedShard]:
         """The footers of these shards; those that are not sealed are left out."""
@@ -205,8 +219,8 @@ class StageStore:
                         columns = {key: value for key, value in row.items() if key not in FATE_SCHEMA.names}
                         yield columns, row_digest(columns)
 
-    def write(self, shard: str, input_digest: str, rows: list[Row], schema: pa.Schema) -> SealedShard:
-        """Seal a shard: `rows` are all of its rows, in order, with their bookkeeping columns."""
+    def write(self, shard: str, input_digest: str, rows: list[Row], schema: pa.Schema, by: str = "") -> SealedShard:
+        """Seal a shard: `rows` are all of its rows, in order, with their bookkeeping columns; `by` is the execution that does so."""
         ledger: dict[str, Ledger] = {}
         usage: dict[str, tuple[int, int]] = {}
         for row in rows:
@@ -216,15 +230,15 @@ class StageStore:
                 usage[entry["ask"]] = prompt + entry["prompt_tokens"], output + entry["output_tokens"]
         full = fate_columns(schema)
         kept = [row_digest({name: row.get(name) for name in schema.names}) for row in rows if row["status"] == Status.KEPT]
-        sealed = SealedShard(shard, input_digest, digest_of(kept), ledger, usage)
-        metadata = {"input": sealed.input, "output": sealed.output, "usage": usage}
+        sealed = SealedShard(shard, input_digest, digest_of(kept), ledger, usage, by)
+        metadata = {"input": sealed.input, "output": sealed.output, "usage": usage, "by": by}
         metadata["ledger"] = {lang: entry.to_json() for lang, entry in ledger.items()}
         table = pa.Table.from_pylist(rows, schema=full.with_metadata({_METADATA_KEY: json.dumps(metadata).encode()}))
         write_atomically(self.path(shard), lambda p: pq.write_table(table, p, compression="zstd", row_group_size=1024), self.fence)
         return sealed
 
-    def log(self, shard: str, attempt: str, rows: list[Row], schema: pa.Schema, name: str | None = None) -> None:
-        """Commit finished rows of an open shard as one segment."""
+    def log(self, shard: str, token: str, rows: list[Row], schema: pa.Schema, name: str | None = None) -> None:
+        """Commit finished rows of an open shard as one segment, of an attempt or of an execution (`ATTEMPT.EXECUTION`)."""
         table = pa.Table.from_pylist(rows, schema=schema)
 
         def write(path: Path) -> None:
@@ -234,13 +248,17 @@ class StageStore:
             ):
                 out.write_table(table)
 
-        write_atomically(self.log_folder / shard / f"{attempt}.{name or uuid.uuid4().hex}.arrow", write, self.fence)
+        write_atomically(self.log_folder / shard / f"{token}.{name or uuid.uuid4().hex}.arrow", write, self.fence)
 
-    def logged(self, shard: str, attempt: str | None = None) -> Iterator[Row]:
-        """Finished rows of an open shard: those of one attempt, or of all."""
-        for path in sorted((self.log_folder / shard).glob(f"{attempt or '*'}.*.arrow")):
+    def logged(self, shard: str, attempt: str) -> Iterator[Row]:
+        """Finished rows of an open shard that an attempt committed."""
+        return (row for _, rows in self.segments(shard, attempt) for row in rows)
+
+    def segments(self, shard: str, token: str = "*") -> Iterator[tuple[str, list[Row]]]:
+        """The segments of an open shard, of one attempt or all: their names, and the rows that each holds."""
+        for path in sorted((self.log_folder / shard).glob(f"{token}.*.arrow")):
             try:
-                yield from pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all().to_pylist()
+                yield path.name, pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all().to_pylist()
             except FileNotFoundError:
                 # An orphan of an earlier attempt sealed the shard and cleared its log; the rows will be done once more.
                 continue
@@ -315,20 +333,23 @@ class PassStores:
             "_usage": walk.usage,
         }
 
-    def finished(self, shard: str, retry_failed: bool) -> dict[str, Row]:
-        """What is known of a shard's rows, by the digest of the row that came in: the log's records, and the sealed rows.
+    def finished(self, shard: InputShard, retry_failed: bool, execution: str) -> Finished:
+        """What is committed of a shard's rows, in the log and in sealed files, before this execution (`ATTEMPT.EXECUTION`) and by it.
 
         A row whose `_stage` is not the pass's last one, though it was kept, has still to walk the stages after it.
         With `retry_failed` a failed row is known only as far as it had got before.
-        Segments come in no order, so a failure never hides what another attempt made of the row.
+        Segments come in no order, so a failure never hides what another attempt made of the row. Of a shard that this execution has
+        sealed all rows are given as its own: what was there before can no more be told from it.
         """
         known: dict[str, Row] = {}
         kept: dict[str, str] = {}
         for index, store in enumerate(self.stores):
-            if store.sealed(shard) is None:
+            if (sealed := store.sealed(shard.name)) is None:
                 break
+            if sealed.by == execution:
+                return Finished({}, range(shard.num_rows))
             arriving, kept = kept, {}
-            for row in store.read(shard).to_pylist():
+            for row in store.read(shard.name).to_pylist():
                 key = row["_input"] if index == 0 else arriving.get(row["_input"])
                 if key is None:
                     continue
@@ -340,17 +361,22 @@ class PassStores:
                 known[key] = {**row, "_input": key, "_usage": usage, "_stage": index}
                 if row["status"] == Status.KEPT:
                     kept[row_digest(self._columns(row, index))] = key
-        for record in self.stores[0].logged(shard):
-            key = record["_input"]
-            if record["status"] != Status.FAILED or (not retry_failed and _is_news(record, known.get(key))):
-                known[key] = record
-        return known
+        here: set[int] = set()
+        for name, records in self.stores[0].segments(shard.name):
+            if name.startswith(f"{execution}."):
+                here.update(record["_row"] for record in records)
+                continue
+            for record in records:
+                key = record["_input"]
+                if record["status"] != Status.FAILED or (not retry_failed and _is_news(record, known.get(key))):
+                    known[key] = record
+        return Finished(known, here)
 
     def _columns(self, row: Row, index: int) -> Row:
         return {name: row.get(name) for name in self.schemas[index].names}
 
-    def seal(self, shard: InputShard, attempt: str) -> None:
-        """Turn a complete shard's log into one file per stage, the last stage first.
+    def seal(self, shard: InputShard, attempt: str, execution: str = "") -> None:
+        """Turn what an attempt has logged of a complete shard into one file per stage, the last stage first.
 
         Raises:
             Incomplete: rows are missing; the shard stays open.
@@ -375,7 +401,7 @@ class PassStores:
             inputs = [row_digest(columns) for _, columns in survivors]
             digest = digest_of(inputs)
         for store, input_digest, rows, schema in reversed(layers):
-            store.write(shard.name, input_digest, rows, schema)
+            store.write(shard.name, input_digest, rows, schema, by=execution)
         self.stores[0].clear_log(shard.name)
 
     def _layer(self, record: Row, index: int, stage: RowStage, input_digest: str) -> Row:

@@ -6,9 +6,10 @@ shard are committed, so the driver's memory does not grow with the pages.
 
 import asyncio
 import functools
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -88,34 +89,47 @@ class Plan:
     resolved: ResolvedModel | None = None
     engine_key: str = ""
     host: Any = None
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of the execution of Ray Data that the plan is for: each has its own."""
+
+    @property
+    def execution(self) -> str:
+        """What the segments of this execution begin with."""
+        return f"{self.attempt}.{self.number}"
 
 
 def read_pending(plan: Plan, source: Source, shards: list[InputShard], num_rows: int) -> Iterator[pa.Table]:
     """Rows that are still to be done, in tables of at most `num_rows`; rows known from before are committed at once.
 
     A row with a null id says how many rows of its shard (`_row`) were committed here.
+
+    Asked once more in the same execution, as Ray does when a node is lost with what was read there, it gives as many tables as before
+    (Ray counts them), each without the rows that have been committed since.
     """
     schema, last = plan.stores.record_schema, len(plan.stores.stages) - 1
-    finished = {shard.name: plan.stores.finished(shard.name, plan.retry_failed) for shard in shards}
+    finished = {shard.name: plan.stores.finished(shard, plan.retry_failed, plan.execution) for shard in shards}
     carried: dict[str, list[Row]] = defaultdict(list)
     chunk: list[Row] = []
-    num_bytes = 0
+    num_rows_read = num_bytes = 0
     for shard, place, digest, row in source.rows(shards):
-        known = finished[shard].pop(digest, None)
+        before, here = finished[shard]
+        known = None if place in here else before.pop(digest, None)
         where = {"_shard": shard, "_row": place, "_input": digest}
         if known is not None and (known["status"] != Status.KEPT or known["_stage"] == last):
             carried[shard].append({**known, **where})
             continue
-        start = 0 if known is None else known["_stage"] + 1
-        chunk.append({**(known or row), **where, "_start": start, "_usage": known["_usage"] if known else []})
+        if place not in here:
+            start = 0 if known is None else known["_stage"] + 1
+            chunk.append({**(known or row), **where, "_start": start, "_usage": known["_usage"] if known else []})
+        num_rows_read += 1
         num_bytes += len(row.get("text") or "")
-        if len(chunk) >= num_rows or num_bytes >= _PARCEL_BYTES:
+        if num_rows_read >= num_rows or num_bytes >= _PARCEL_BYTES:
             yield pa.Table.from_pylist(chunk, schema=schema)
-            chunk, num_bytes = [], 0
+            chunk, num_rows_read, num_bytes = [], 0, 0
     for shard, records in carried.items():
         plan.stores.stores[0].log(shard, plan.attempt, records, schema, name="carried")
         chunk.append({"_shard": shard, "_row": len(records), "_usage": []})
-    if chunk:
+    if chunk or num_rows_read:
         yield pa.Table.from_pylist(chunk, schema=schema)
 
 
@@ -160,7 +174,7 @@ class RowWorker:
             by_shard[row["_shard"]].append((walked, {key: row[key] for key in ("_shard", "_row", "_input")}))
         for shard, done in by_shard.items():
             records = [self._plan.stores.record(walked, place) for walked, place in done]
-            self._plan.stores.stores[0].log(shard, self._plan.attempt, records, self._plan.stores.record_schema)
+            self._plan.stores.stores[0].log(shard, self._plan.execution, records, self._plan.stores.record_schema)
         return [_acknowledge(shard, [walked for walked, _ in done]) for shard, done in by_shard.items()]
 
     async def _walks(self, rows: list[Row]) -> Sequence[Walk]:

@@ -81,7 +81,7 @@ def test_workers_of_a_driver_that_was_replaced_commit_nothing(tmp_path: Path) ->
             commit(orphan)
         with pytest.raises(Superseded):
             orphan.write("00000", "digest", [], pa.schema([("id", pa.string())]))
-        assert len(list(orphan.logged("00000"))) == 1 and not orphan.path("00000").exists()
+        assert len(list(orphan.logged("00000", "attempt"))) == 1 and not orphan.path("00000").exists()
         fence_for(tmp_path).check()
 
 

@@ -55,6 +55,14 @@ def test_an_error_of_rays_own_costs_a_round_for_what_is_left(monkeypatch: pytest
     assert rounds(monkeypatch, [AssertionError("Above ray.get should raise an exception.")]) == ([["a", "b"], ["b"]], 20)
 
 
+def test_rows_that_were_lost_on_their_way_to_a_worker_cost_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import ObjectReconstructionFailedError, RayTaskError, StreamingGeneratorReplayInconsistentError
+
+    for lost in (StreamingGeneratorReplayInconsistentError("26 objects, expected 38"), ObjectReconstructionFailedError("00", None, "")):
+        error = RayTaskError("walk", "traceback", lost).as_instanceof_cause()
+        assert rounds(monkeypatch, [error]) == ([["a", "b"], ["b"]], 20)
+
+
 def test_a_users_mistake_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.exceptions import OutOfDiskError
 
@@ -66,8 +74,10 @@ def test_a_users_mistake_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) 
 def test_an_error_of_our_own_code_ends_the_pass_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.exceptions import RayTaskError
 
-    with pytest.raises(RayTaskError):
-        rounds(monkeypatch, [RayTaskError("walk", "traceback", ValueError("ours"))])
+    within = RayTaskError("ask", "traceback", ValueError("ours"))
+    for cause in (ValueError("ours"), within):
+        with pytest.raises(RayTaskError):
+            rounds(monkeypatch, [RayTaskError("walk", "traceback", cause)])
 
 
 def test_shards_that_stay_open_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,26 @@ def test_interrupted_anywhere_the_same_rows_come_out_and_no_committed_row_is_don
         assert sorted(steps.first) == sorted(page["id"] for page in source.pages), "a committed row was done again"
 
 
+def test_what_is_read_again_within_an_execution_is_as_many_tables_without_the_rows_that_are_done(tmp_path: Path) -> None:
+    """Ray reads again what a node had that is lost, and gives up where it gets another number of tables than it had."""
+    source, draw = Memory(texts(60)), random.Random(5)
+    for trial in range(20):
+        folder = tmp_path / str(trial)
+        work(plan_in(folder, steps := Steps(), "dead"), source, stop_after=draw.randrange(6))
+        num_before = len(steps.first)
+        plan = plan_in(folder, steps, "now")
+        first = [len(table) for table in read_pending(plan, source, [source.shard], 4)]
+        num_done = work(plan, source, stop_after=draw.randrange(len(first)))
+        again = [table.column("id").to_pylist() for table in read_pending(plan, source, [source.shard], 4)]
+        assert len(again) == len(first) and sum(len(rows) - rows.count(None) for rows in again) == 61 - num_before - num_done
+        work(plan, source)
+        plan.stores.seal(source.shard, plan.attempt, plan.execution)
+        assert sorted(steps.first) == sorted(page["id"] for page in source.pages), "a committed row was done again"
+        if num_before == 0:
+            sealed = [len(table) for table in read_pending(plan, source, [source.shard], 4)]
+            assert sealed == [0] * len(first)
+
+
 def test_segments_that_an_orphan_writes_after_the_new_attempt_has_read_the_shard_are_ignored(tmp_path: Path) -> None:
     source, steps = Memory(texts(20)), Steps()
     orphan, current = plan_in(tmp_path, steps, "orphan"), plan_in(tmp_path, steps, "current")
