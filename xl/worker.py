@@ -6,10 +6,9 @@ shard are committed, so the driver's memory does not grow with the pages.
 
 import asyncio
 import functools
-import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -89,8 +88,8 @@ class Plan:
     resolved: ResolvedModel | None = None
     engine_key: str = ""
     host: Any = None
-    number: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Of the execution of Ray Data that the plan is for: each has its own."""
+    number: str = ""
+    """Of the execution of Ray Data that the plan is for; `xl.execute` gives each its own."""
 
     @property
     def execution(self) -> str:

@@ -96,7 +96,7 @@ def test_every_package_is_pinned_by_hash_and_no_index_is_named(name: str) -> Non
 
 
 def test_the_known_holes_are_those_of_the_versions_in_the_images() -> None:
-    named = re.findall(r"`?([a-z0-9.-]+)==([0-9a-z.]+)", (CLUSTER / "ADVISORIES.md").read_text("utf-8"))
+    named = re.findall(r"([a-z0-9.-]+)==([0-9a-z.]+)", (CLUSTER / "ADVISORIES.md").read_text("utf-8"))
     images = {(name, version.public) for lock in ("cpu", "gpu") for name, version in locked(lock).items()}
     assert len(named) > 20 and set(named) <= images, f"look their holes up anew: {set(named) - images}"
 

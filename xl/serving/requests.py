@@ -12,8 +12,9 @@ from xl.serving.settings import Limits
 
 RETRY_AFTER_SECONDS = 1
 
-CLOSED_KEYS = frozenset(
-    ("allowed_token_ids", "bad_words", "chat_template", "kv_transfer_params", "media_io_kwargs", "mm_processor_kwargs", "vllm_xargs")
+CLOSED_KEYS = (
+    *("allowed_token_ids", "bad_words", "chat_template", "kv_transfer_params"),
+    *("media_io_kwargs", "mm_processor_kwargs", "vllm_xargs"),
 )
 """What vLLM (0.29) takes of a client and what lets it change others' answers, block them, or choose code (cluster/ADVISORIES.md)."""
 
@@ -108,7 +109,7 @@ def check_generation(body: bytes, models: Mapping[str, str], adapted: Collection
 
 
 def _closed_key(asked: Mapping[str, Any]) -> str | None:
-    for key in sorted(CLOSED_KEYS):
+    for key in CLOSED_KEYS:
         if asked.get(key) is not None:
             return key
     options = asked.get("chat_template_kwargs")
